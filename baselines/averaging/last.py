@@ -1,0 +1,6 @@
+"""No averaging: evaluation uses the last iterate."""
+
+from suite import averaging
+from suite.train.average import Averager
+
+last = averaging("last")(Averager)

@@ -1,0 +1,32 @@
+import torch
+
+from baselines.optimizer._common import Groups, flattened
+from suite import LogUniform, Paper, optimizer
+
+
+@optimizer(
+    "lbfgs",
+    paper=Paper(
+        "On the limited memory BFGS method for large scale optimization",
+        url="https://doi.org/10.1007/BF01589116",
+        year=1989,
+    ),
+    families=("pde",),
+    passes=20.0,
+    vmap=False,
+    defaults={"lr": 1.0, "history": 100, "max_iter": 20},
+    space={"lr": LogUniform(0.03, 3.0)},
+)
+class LBFGS(torch.optim.LBFGS):
+    """Limited-memory BFGS with a strong Wolfe line search (torch's), on all parameters as one vector.
+
+    One step is up to `max_iter` iterations on the current batch, each of one or more evaluations of
+    the closure; `lr` is the line search's first trial step.
+    """
+
+    needs_closure = True
+
+    def __init__(self, groups: Groups, *, lr: float = 1.0, history: int = 100, max_iter: int = 20) -> None:
+        super().__init__(
+            flattened(groups), lr=lr, history_size=history, max_iter=max_iter, line_search_fn="strong_wolfe"
+        )

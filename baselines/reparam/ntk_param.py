@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from baselines.reparam.common import weights
+from suite import LogUniform, Paper, reparam
+
+
+class Times(nn.Module):
+    """A constant times the stored tensor, which starts so that the product is the given weight."""
+
+    factor: Tensor
+
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.register_buffer("factor", torch.tensor(factor))
+
+    def forward(self, stored: Tensor) -> Tensor:
+        return stored * self.factor
+
+    def right_inverse(self, weight: Tensor) -> Tensor:
+        return weight / self.factor
+
+
+@reparam(
+    "ntk-param",
+    paper=Paper("Neural Tangent Kernel: Convergence and Generalization in Neural Networks", arxiv="1806.07572"),
+    defaults={"scale": 1.0, "bias_scale": 0.1},
+    space={"scale": LogUniform(0.3, 30.0), "bias_scale": LogUniform(0.03, 3.0)},
+    families=("vision", "pde"),
+)
+def ntk_param(model: nn.Module, *, scale: float = 1.0, bias_scale: float = 0.1) -> None:
+    """Pre-activations (s/√fan_in)·W·a + β·b, with s = 1 and β = 0.1.
+
+    The function at the start is the recipe's: with an init of variance 1/fan_in the
+    stored weights have the paper's variance 1. Gradient descent then moves a weight
+    s²/fan_in times as far.
+    """
+    for module, name, info in list(weights(model)):
+        parametrize.register_parametrization(module, name, Times(scale / math.sqrt(info.fan_in)))
+        if getattr(module, "bias", None) is not None:
+            parametrize.register_parametrization(module, "bias", Times(bias_scale))

@@ -1,0 +1,46 @@
+"""Arrays that are expensive to make and depend on nothing but code: made once, kept on disk."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import zipfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+
+
+def folder() -> Path:
+    """The user's cache folder: ``LEVELFIELD_CACHE``, else ``~/.cache/levelfield``."""
+    return Path(os.environ.get("LEVELFIELD_CACHE") or Path.home() / ".cache" / "levelfield")
+
+
+def arrays(name: str, key: str, make: Callable[[], Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """The arrays of ``make()``, from disk when they were made before under the same key.
+
+    Parameters
+    ----------
+    name : readable part of the file's name.
+    key : everything the arrays depend on (code hash, sizes, seed), as text.
+    make : makes the arrays; called when there is no readable file.
+
+    Notes
+    -----
+    Files are ``.npz`` without pickled objects, written whole or not at all.
+    An unreadable file is made again; an unwritable folder means no caching.
+    """
+    file = folder() / "arrays" / f"{name}-{hashlib.sha256(key.encode()).hexdigest()[:16]}.npz"
+    try:
+        with np.load(file, allow_pickle=False) as stored:
+            return {k: stored[k] for k in stored.files}
+    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile):
+        made = {k: np.asarray(v) for k, v in make().items()}
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        temporary = file.with_name(f".{file.name}.{os.getpid()}.npz")
+        np.savez(temporary, **made)  # type: ignore[arg-type]
+        os.replace(temporary, file)
+    except OSError:
+        pass
+    return made

@@ -1,0 +1,228 @@
+"""``levelfield run`` and ``run-one``: plan, train in worker processes, resume."""
+
+from __future__ import annotations
+
+import ast
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+import suite
+from suite.cli.show import print_json
+from suite.registry import registry
+
+if TYPE_CHECKING:
+    from suite.runner.pool import Progress
+
+EXIT_FAILED, EXIT_NO_DATA, EXIT_INTERRUPTED = 1, 3, 130
+
+
+def run(
+    methods: Annotated[str, typer.Option(help="Names, comma-separated; default: all that fit.")] = "",
+    tasks: Annotated[str, typer.Option(help="Names, comma-separated; default: every task with the tier.")] = "",
+    slot: Annotated[str, typer.Option(help="All methods of this slot, in place of --methods.")] = "",
+    tier: Annotated[str, typer.Option(help="smoke, quick, standard or full.")] = "quick",
+    seeds: Annotated[str, typer.Option(help="A count (3: seeds 0 to 2) or a list (0,4,7).")] = "3",
+    out: Annotated[Path, typer.Option(help="Results folder.")] = Path("runs"),
+    workers: Annotated[int, typer.Option(help="Runs at once; default: one a core.")] = 0,
+    hp: Annotated[list[str] | None, typer.Option("--set", help="Hyper-parameter, name=value; may be repeated.")] = None,
+    device: Annotated[str, typer.Option(help="cpu or cuda[:n].")] = "cpu",
+    memory: Annotated[float, typer.Option(help="Memory limit of a run, GiB.")] = 8.0,
+    limit: Annotated[float, typer.Option(help="Wall-clock limit of a run, seconds; default: the tier's.")] = 0.0,
+    cost: Annotated[float, typer.Option(help="Seconds to measure each method's step cost; 0: don't.")] = 1.5,
+    retry: Annotated[bool, typer.Option("--retry", help="Run failed runs again.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print a JSON summary.")] = False,
+) -> None:
+    """Train methods on tasks at equal budgets; the same command resumes."""
+    from suite.runner.pool import Pool
+    from suite.runner.spec import plan
+
+    chosen = split(methods) or [m.name for m in suite.methods(slot or None)]
+    where = split(tasks) or [t.name for t in suite.tasks() if tier in t.tiers]
+    for name in [part for m in chosen if m != "reference" for part in m.split("+")]:
+        registry().method(name)
+    specs, notes = plan(where, chosen, tier, parse_seeds(seeds), hp=parse_settings(hp or []), device=device)
+    for note in notes if methods or tasks else []:
+        sys.stderr.write(f"levelfield: {note}\n")
+    if not specs:
+        raise ValueError("nothing to run: no chosen method fits a chosen task at this tier")
+    if retry:
+        _forget_failures(out, {spec.run_id for spec in specs})
+    started = time.monotonic()
+    count = workers or os.cpu_count() or 1
+    with _display(quiet=json) as report:
+        pool = Pool(out, count, int(memory * 2**30), limit or None, report)
+        previous = signal.signal(signal.SIGTERM, _interrupt)
+        try:
+            progress = pool.run(specs, cost)
+        except KeyboardInterrupt:
+            progress = pool.progress
+            progress.phase = "stopped"
+        finally:
+            signal.signal(signal.SIGTERM, previous)
+    _finish(progress, out, time.monotonic() - started, json, {s.run_id for s in specs})
+
+
+def run_one(
+    spec: Annotated[Path, typer.Argument(help="A run specification (JSON).")],
+    out: Annotated[Path, typer.Option(help="Results folder.")] = Path("runs"),
+) -> None:
+    """Make one run in this process and write its result file."""
+    from suite.api import checked
+    from suite.runner.execute import make_row, one_thread, train
+    from suite.runner.pool import row_path
+    from suite.runner.spec import RunSpec
+    from suite.store.files import write_rows
+
+    one_thread()
+    run_spec = checked(RunSpec.from_json(spec.read_text()))
+    row = make_row(run_spec, *train(run_spec))
+    path = row_path(out, run_spec.run_id, row["status"])
+    write_rows(path, [row])
+    sys.stdout.write(f"{row['status']} {path}\n")
+    raise typer.Exit(0 if row["status"] == "ok" else EXIT_NO_DATA if row["status"] == "skipped" else EXIT_FAILED)
+
+
+def split(text: str) -> list[str]:
+    """Names of a comma-separated list."""
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def parse_seeds(text: str) -> list[int]:
+    """Seed indices of ``"3"`` (a count) or ``"0,4,7"`` (a list)."""
+    try:
+        numbers = [int(part) for part in text.split(",") if part]
+    except ValueError:
+        numbers = []
+    if not numbers or min(numbers) < 0 or (len(numbers) == 1 and "," not in text and numbers[0] < 1):
+        raise ValueError(f"--seeds takes a count (3) or a list of indices (0,4,7), got {text!r}")
+    return list(range(numbers[0])) if len(numbers) == 1 and "," not in text else numbers
+
+
+def parse_settings(settings: list[str]) -> dict[str, Any]:
+    """Hyper-parameters of ``name=value`` words; values are Python literals or plain words."""
+    parsed: dict[str, Any] = {}
+    for setting in settings:
+        name, equals, value = setting.partition("=")
+        if not equals or not name:
+            raise ValueError(f"--set takes name=value, got {setting!r}")
+        try:
+            parsed[name] = ast.literal_eval(value)
+        except (ValueError, SyntaxError):
+            parsed[name] = value
+    return parsed
+
+
+def _forget_failures(out: Path, planned: set[str]) -> None:
+    from suite.runner.pool import finished_ids, read_status, row_path
+
+    for run_id in finished_ids(out) & planned:
+        if read_status(out, run_id) != "ok":
+            row_path(out, run_id, "error").unlink()
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def _display(quiet: bool) -> AbstractContextManager[Callable[[Progress], None]]:
+    """A live progress bar on a terminal, a line every ten seconds elsewhere."""
+    if quiet:
+        return nullcontext(lambda progress: None)
+    return _Bar() if sys.stderr.isatty() else nullcontext(_Lines())
+
+
+class _Lines:
+    def __init__(self) -> None:
+        self.last = 0.0
+
+    def __call__(self, progress: Progress) -> None:
+        now = time.monotonic()
+        if now - self.last > 10:
+            self.last = now
+            sys.stderr.write(f"{progress.phase}: {describe(progress)}\n")
+            sys.stderr.flush()
+
+
+class _Bar:
+    """Runs done, failed, and the time left."""
+
+    def __enter__(self) -> Callable[[Progress], None]:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        self.bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("failed {task.fields[failed]}"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[now]}", style="dim"),
+            console=Console(stderr=True),
+        )
+        self.bar.start()
+        self.row = self.bar.add_task("starting", total=None, failed=0, now="")
+        return self.update
+
+    def update(self, progress: Progress) -> None:
+        now = "; ".join(progress.running.values())
+        total = progress.planned - progress.cached
+        self.bar.update(
+            self.row, description=progress.phase, total=total, completed=progress.done, failed=progress.failed, now=now
+        )
+
+    def __exit__(self, *error: object) -> None:
+        self.bar.stop()
+
+
+def describe(progress: Progress) -> str:
+    """The counts in words."""
+    parts = [f"{progress.done} of {progress.planned - progress.cached} runs done"]
+    for count, word in (
+        (progress.cached, "already there"),
+        (progress.failed, "failed"),
+        (progress.skipped, "skipped"),
+        (progress.retried, "restarted"),
+        (progress.elsewhere, "held by another launcher"),
+    ):
+        if count:
+            parts.append(f"{count} {word}")
+    return ", ".join(parts)
+
+
+def _finish(progress: Progress, out: Path, seconds: float, json: bool, planned: set[str]) -> None:
+    stopped = progress.phase == "stopped"
+    if json:
+        facts = {k: v for k, v in vars(progress).items() if k not in ("running", "phase")}
+        print_json({**facts, "stopped": stopped, "seconds": round(seconds, 1), "out": str(out)})
+    else:
+        sys.stdout.write(f"{describe(progress)} in {seconds:.0f} s; results in {out}\n")
+        for reason in _reasons(out, planned) if progress.failed or progress.skipped else []:
+            sys.stdout.write(f"  {reason}\n")
+        if stopped:
+            sys.stdout.write("stopped: the same command goes on where this one ended\n")
+    if stopped:
+        raise typer.Exit(EXIT_INTERRUPTED)
+    if progress.skipped:
+        raise typer.Exit(EXIT_NO_DATA)
+    if progress.failed:
+        raise typer.Exit(EXIT_FAILED)
+
+
+def _reasons(out: Path, planned: set[str]) -> list[str]:
+    """Each distinct failure once, with how many runs it took."""
+    from collections import Counter
+
+    from suite.store.files import read
+
+    rows = read(out / "runs").table.select(["run_id", "task", "method", "status", "message"]).to_pylist()
+    bad = [r for r in rows if r["status"] != "ok" and r["run_id"] in planned]
+    seen = Counter((r["task"], r["method"], r["status"], r["message"].split("\n")[0]) for r in bad)
+    return [f"{n} x {method} on {task}: {status}: {why}" for (task, method, status, why), n in seen.items()]

@@ -1,0 +1,79 @@
+"""Printing for people and for programs: rich tables on a terminal, JSON on request."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from suite.registry import Method, TaskInfo
+from suite.space import describe
+
+
+def print_json(value: Any) -> None:
+    sys.stdout.write(json.dumps(value, indent=2, sort_keys=False, default=str) + "\n")
+
+
+def print_table(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str], title: str = "") -> None:
+    """A table of the named columns; `columns` maps keys to headings."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=max(160, console.width), soft_wrap=True)
+    table = Table(title=title or None, title_justify="left", header_style="bold", box=None, pad_edge=False)
+    for key, heading in columns.items():
+        numeric = bool(rows) and all(isinstance(r.get(key), int | float) for r in rows)
+        table.add_column(heading, justify="right" if numeric else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(_cell(row.get(key)) for key in columns))
+    console.print(table)
+
+
+def _cell(value: Any) -> str:
+    from rich.markup import escape
+
+    if value is None:
+        return "-"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return escape(str(value))
+
+
+def method_facts(method: Method) -> dict[str, Any]:
+    """A method's metadata, JSON-ready."""
+    return {
+        "name": method.name,
+        "slot": method.slot,
+        "summary": method.summary,
+        "families": list(method.families),
+        "defaults": dict(method.defaults),
+        "space": {k: describe(v) for k, v in method.space.items()},
+        "paper": asdict(method.paper) if method.paper else None,
+        "confidence": method.confidence,
+        "requires": method.requires,
+        "source": f"{method.path}:{method.line}",
+    }
+
+
+def task_facts(task: TaskInfo) -> dict[str, Any]:
+    """A task's metadata, JSON-ready."""
+    return {
+        "name": task.name,
+        "title": task.title,
+        "family": task.family,
+        "version": task.version,
+        "summary": task.summary,
+        "metric": asdict(task.metric),
+        "slots": list(task.slots),
+        "recipe": dict(task.recipe),
+        "tiers": {k: asdict(v) for k, v in task.tiers.items()},
+        "unit": task.unit,
+        "noise": {k: asdict(v) for k, v in task.noise.items()},
+        "data": task.data,
+        "paper": asdict(task.paper) if task.paper else None,
+        "source": f"{task.path}:{task.line}",
+    }

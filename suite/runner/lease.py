@@ -1,0 +1,91 @@
+"""Lease files: two launchers can share a results folder, and a dead one's runs are taken over."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import time
+from pathlib import Path
+
+STALE_SECONDS = 120.0  # a launcher elsewhere that has not renewed for this long is taken for dead
+
+
+class Leases:
+    """The leases this launcher holds in a results folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.held: dict[str, float] = {}
+        self.owner = {"host": socket.gethostname(), "pid": os.getpid(), "born": _born(os.getpid())}
+
+    def take(self, run_id: str) -> bool:
+        """Claim a run; False while a living launcher holds it."""
+        path = self.folder / run_id
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for _ in range(2):
+            try:
+                handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
+            except FileExistsError:
+                if not self._stale(path):
+                    return False
+                grave = path.with_name(f".dead-{run_id}-{os.getpid()}")
+                with contextlib.suppress(FileNotFoundError):  # another launcher buried it first
+                    os.rename(path, grave)
+                    grave.unlink()
+                continue
+            with os.fdopen(handle, "w") as file:
+                json.dump(self.owner, file)
+            self.held[run_id] = time.monotonic()
+            return True
+        return False
+
+    def renew(self) -> None:
+        """Show that this launcher lives, at most every ten seconds a lease."""
+        now = time.monotonic()
+        for run_id, last in self.held.items():
+            if now - last > 10:
+                self.held[run_id] = now
+                with contextlib.suppress(FileNotFoundError):
+                    os.utime(self.folder / run_id)
+
+    def release(self, run_id: str) -> None:
+        if self.held.pop(run_id, None) is not None:
+            (self.folder / run_id).unlink(missing_ok=True)
+
+    def release_all(self) -> None:
+        for run_id in list(self.held):
+            self.release(run_id)
+        with contextlib.suppress(OSError):
+            self.folder.rmdir()
+
+    def _stale(self, path: Path) -> bool:
+        try:
+            owner = json.loads(path.read_text())
+            age = time.time() - path.stat().st_mtime
+        except FileNotFoundError:
+            return True
+        except ValueError:  # cut off while being written
+            return time.time() - path.stat().st_mtime > 5
+        if owner.get("host") == self.owner["host"]:
+            return _born(int(owner["pid"])) != owner.get("born")
+        return age > STALE_SECONDS
+
+
+def _born(pid: int) -> str:
+    """Start time of a process, "" when it is gone: a recycled pid is not the same process."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except FileNotFoundError:
+        if os.path.isdir("/proc/self"):
+            return ""
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return ""
+        except PermissionError:
+            pass
+        return "alive"
+    state, *_rest = stat.rpartition(")")[2].split()
+    return "" if state == "Z" else stat.rpartition(")")[2].split()[19]

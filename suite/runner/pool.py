@@ -1,0 +1,393 @@
+"""The launcher: hands planned runs to a warm server, as many at once as there are workers.
+
+It imports neither torch nor pandas. The results folder is the whole state:
+``runs/<run id>.parquet`` exists exactly when the run is done.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import selectors
+import shutil
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from suite.fingerprint import digest, task_hash
+from suite.registry import module_name
+from suite.runner.lease import Leases
+from suite.runner.spec import RunSpec
+from suite.store.files import StoreError, write_bytes
+
+MAX_ATTEMPTS = 3
+DEFAULT_MEMORY = 8 * 2**30
+
+
+@dataclass
+class Progress:
+    """Counts that a display shows.
+
+    Attributes
+    ----------
+    planned, cached : runs in the plan; those already done when it began.
+    done : runs finished by this launcher; failed : those of them that ended in an error,
+        diverged or passed a limit; skipped : those that lack data or a package here.
+    running : names of the runs under way.
+    phase : what is going on.
+    """
+
+    planned: int = 0
+    cached: int = 0
+    done: int = 0
+    failed: int = 0
+    skipped: int = 0
+    retried: int = 0
+    elsewhere: int = 0
+    phase: str = "starting"
+    running: dict[str, str] = field(default_factory=dict)
+
+
+class ServerDied(RuntimeError):
+    """The warm server ended by itself; its log is in the message."""
+
+
+class Pool:
+    """Runs specifications into a results folder.
+
+    Parameters
+    ----------
+    out : results folder; made when missing.
+    workers : runs at once.
+    memory : bytes a run may use.
+    limit : seconds a run may take; None takes the tier's.
+    report : called after every change of the progress.
+    """
+
+    def __init__(
+        self,
+        out: Path,
+        workers: int = 2,
+        memory: int = DEFAULT_MEMORY,
+        limit: float | None = None,
+        report: Callable[[Progress], None] = lambda progress: None,
+    ) -> None:
+        self.out, self.workers, self.memory, self.limit, self.report = out, workers, memory, limit, report
+        self.leases = Leases(out / ".leases")
+        self.progress = Progress()
+        self.attempts: dict[str, int] = {}
+        self.server: subprocess.Popen[bytes] | None = None
+        self.buffer = b""
+
+    # ------------------------------------------------------------ public
+
+    def run(self, specs: Sequence[RunSpec], cost_seconds: float = 0.0) -> Progress:
+        """Make every run that has no result yet; returns when the plan is done.
+
+        Parameters
+        ----------
+        specs : the plan.
+        cost_seconds : longest measurement of a method's step cost; 0 leaves it out.
+
+        Raises
+        ------
+        StoreError : the folder cannot be written.
+        """
+        self._prepare()
+        done = finished_ids(self.out)
+        todo = [(spec.run_id, spec) for spec in specs]
+        progress = self.progress
+        progress.planned = len(todo)
+        todo = [(i, s) for i, s in todo if i not in done]
+        progress.cached = progress.planned - len(todo)
+        self.report(progress)
+        if not todo:
+            return progress
+        try:
+            self._start_server([s for _, s in todo])
+            costs = self._costs([s for _, s in todo], cost_seconds) if cost_seconds else {}
+            self._runs(todo, costs)
+        finally:
+            self._stop_server()
+            self.leases.release_all()
+            for work in (self.out / ".work").glob(f"*-{os.getpid()}"):
+                shutil.rmtree(work, ignore_errors=True)
+            with contextlib.suppress(OSError):
+                (self.out / ".work").rmdir()
+        return progress
+
+    # ------------------------------------------------------------ phases
+
+    def _prepare(self) -> None:
+        """Check that the folder takes files and clear what dead launchers left."""
+        probe = self.out / f".probe-{os.getpid()}"
+        try:
+            (self.out / "runs").mkdir(parents=True, exist_ok=True)
+            probe.write_bytes(b"x")
+        except OSError as error:
+            raise StoreError(f"{self.out}: cannot be written ({error.strerror}); choose another --out") from None
+        finally:
+            with contextlib.suppress(OSError):
+                probe.unlink(missing_ok=True)
+        for folder in (self.out / "runs", self.out / "costs"):
+            for leftover in folder.glob(".tmp-*"):
+                if not _alive(leftover.name.split("-")[1]):
+                    leftover.unlink(missing_ok=True)
+        for work in (self.out / ".work").glob("*-*"):
+            if not _alive(work.name.rpartition("-")[2]):
+                shutil.rmtree(work, ignore_errors=True)
+
+    def _costs(self, specs: Iterable[RunSpec], seconds: float) -> dict[str, dict[str, Any]]:
+        """Measure each (task, tier, method) once, alone on the machine; kept in ``costs/``."""
+        self.progress.phase = "measuring step costs"
+        costs: dict[str, dict[str, Any]] = {}
+        for key, run in {cost_key(s): replace(s, seed=0) for s in specs}.items():
+            file = self.out / "costs" / f"{key}.json"
+            if not file.exists():
+                self.progress.running = {key: f"cost of {run.method} on {run.task}"}
+                self.report(self.progress)
+                request = self._request("cost", run, key, file) | {"seconds": seconds, "limit": 60 + 20 * seconds}
+                self._send(request)
+                self._await_one(key)
+            if file.exists():
+                costs[key] = json.loads(file.read_text())
+        self.progress.running = {}
+        return costs
+
+    def _runs(self, todo: list[tuple[str, RunSpec]], costs: dict[str, dict[str, Any]]) -> None:
+        self.progress.phase = "running"
+        queue = deque(todo)
+        flying: dict[str, RunSpec] = {}
+        waiting: dict[str, RunSpec] = {}
+        while queue or flying or waiting:
+            while queue and len(flying) < self.workers:
+                run_id, spec = queue.popleft()
+                if self._done(run_id):
+                    self.progress.done += 1
+                elif self.leases.take(run_id):
+                    flying[run_id] = spec
+                    self._send_run(run_id, spec, costs)
+                else:
+                    waiting[run_id] = spec
+            self.progress.running = {i: f"{s.method} on {s.task}, seed {s.seed}" for i, s in flying.items()}
+            self.progress.elsewhere = len(waiting)
+            self.report(self.progress)
+            self.leases.renew()
+            if flying:
+                self._take_events(flying, costs)
+            elif waiting:
+                time.sleep(0.3)
+                queue.extend(waiting.items())
+                waiting.clear()
+
+    def _take_events(self, flying: dict[str, RunSpec], costs: dict[str, dict[str, Any]]) -> None:
+        for event in self._events(timeout=0.5):
+            run_id = event.get("id")
+            if event["event"] == "gone":
+                self._restart(flying, costs)
+            elif run_id not in flying:
+                continue
+            elif event["event"] == "done":
+                del flying[run_id]
+                self.leases.release(run_id)
+                self.progress.done += 1
+                status = read_status(self.out, run_id)
+                self.progress.skipped += status == "skipped"
+                self.progress.failed += status not in ("ok", "skipped")
+            elif event["event"] == "lost":
+                self._retry(run_id, flying[run_id], costs, event)
+
+    def _retry(self, run_id: str, spec: RunSpec, costs: dict[str, dict[str, Any]], event: dict[str, Any]) -> None:
+        """Start a killed worker's run again, at most twice; then record the failure as its result."""
+        code, log = event.get("code"), str(event.get("log", "")).strip()
+        if self.attempts[run_id] < MAX_ATTEMPTS:
+            self.progress.retried += 1
+            self._send_run(run_id, spec, costs)
+            return
+        cause = f"killed by signal {-code}" if isinstance(code, int) and code < 0 else f"ended with exit code {code}"
+        message = f"the worker was {cause} in each of {MAX_ATTEMPTS} attempts; last output: {log[-400:] or 'none'}"
+        request = self._request("fail", spec, run_id, self._row(run_id)) | {"status": "error", "message": message}
+        self.attempts[run_id] += 1
+        if self.attempts[run_id] > MAX_ATTEMPTS + 2:
+            raise StoreError(f"{self._row(run_id)}: the result could not be written: {log}")
+        self._send(request | {"extra": self._extra(run_id, spec, costs)})
+
+    def _restart(self, flying: dict[str, RunSpec], costs: dict[str, dict[str, Any]]) -> None:
+        """The server was killed: start another and send its runs again."""
+        self._stop_server()
+        self._start_server(list(flying.values()))
+        for run_id, spec in list(flying.items()):
+            if self._done(run_id):
+                del flying[run_id]
+                self.leases.release(run_id)
+                self.progress.done += 1
+            else:
+                self._retry(run_id, spec, costs, {"code": -9})
+
+    # ------------------------------------------------------------ requests
+
+    def _send_run(self, run_id: str, spec: RunSpec, costs: dict[str, dict[str, Any]]) -> None:
+        self.attempts[run_id] = self.attempts.get(run_id, 0) + 1
+        request = self._request("run", spec, run_id, self._row(run_id))
+        self._send(request | {"extra": self._extra(run_id, spec, costs)})
+
+    def _extra(self, run_id: str, spec: RunSpec, costs: dict[str, dict[str, Any]]) -> dict[str, Any]:
+        cost = costs.get(cost_key(spec), {})
+        kept = ("cost_ratio", "cost_low", "cost_high", "flops", "elementwise", "saved_bytes")
+        return {"attempts": min(self.attempts[run_id], MAX_ATTEMPTS), **{k: cost[k] for k in kept if k in cost}}
+
+    def _request(self, do: str, spec: RunSpec, key: str, target: Path) -> dict[str, Any]:
+        return {
+            "do": do,
+            "id": key,
+            "spec": spec.to_json(),
+            "folder": str(self.out / ".work" / f"{key}-{os.getpid()}"),
+            "row": str(target),
+            "limit": self.limit or spec.info.tiers[spec.tier].limit,
+            "memory": self.memory,
+            "device": spec.device,
+        }
+
+    def _row(self, run_id: str) -> Path:
+        return self.out / "runs" / f"{run_id}.parquet"
+
+    def _done(self, run_id: str) -> bool:
+        return self._row(run_id).exists()
+
+    # ------------------------------------------------------------ the server
+
+    def _start_server(self, specs: Sequence[RunSpec]) -> None:
+        self.progress.phase = "starting"
+        self.report(self.progress)
+        threads = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
+        self.log = open(self.out / ".server.log", "ab")  # noqa: SIM115 (lives as long as the server)
+        self.server = subprocess.Popen(
+            [sys.executable, "-m", "suite.runner.server"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self.log,
+            env={**os.environ, **threads, "PYTHONHASHSEED": "0"},
+            start_new_session=True,
+        )
+        assert self.server.stdout
+        os.set_blocking(self.server.stdout.fileno(), False)
+        self.buffer = b""
+        while not any(e["event"] == "ready" for e in self._events(timeout=60, wait_for="ready")):
+            tail = (self.out / ".server.log").read_text(errors="replace")[-2000:]
+            self._stop_server()
+            raise ServerDied(f"the worker server did not start:\n{tail}")
+        modules = {name for spec in specs for name in _heavy(spec)}
+        if modules:
+            self._send({"do": "import", "modules": sorted(modules)})
+
+    def _stop_server(self) -> None:
+        if self.server is None:
+            return
+        server, self.server = self.server, None
+        with contextlib.suppress(OSError):
+            server.stdin.close()  # type: ignore[union-attr]
+        try:
+            server.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            server.kill()
+            server.wait()
+        server.stdout.close()  # type: ignore[union-attr]
+        self.log.close()
+        with contextlib.suppress(OSError):
+            if not (self.out / ".server.log").stat().st_size:
+                (self.out / ".server.log").unlink()
+
+    def _send(self, request: dict[str, Any]) -> None:
+        assert self.server and self.server.stdin
+        with contextlib.suppress(BrokenPipeError):  # its end shows as the event "gone"
+            self.server.stdin.write(json.dumps(request).encode() + b"\n")
+            self.server.stdin.flush()
+
+    def _events(self, timeout: float, wait_for: str = "") -> list[dict[str, Any]]:
+        """Events that have arrived, waiting up to `timeout` seconds for the first."""
+        assert self.server and self.server.stdout
+        deadline = time.monotonic() + timeout
+        with selectors.DefaultSelector() as selector:
+            selector.register(self.server.stdout, selectors.EVENT_READ)
+            while True:
+                if not selector.select(max(0.0, deadline - time.monotonic())):
+                    return []
+                data = os.read(self.server.stdout.fileno(), 1 << 20)
+                if not data:
+                    return [{"event": "gone"}]
+                *lines, self.buffer = (self.buffer + data).split(b"\n")
+                events = [json.loads(line) for line in lines]
+                if events and (not wait_for or any(e["event"] == wait_for for e in events)):
+                    return events
+
+    def _await_one(self, key: str) -> None:
+        while True:
+            for event in self._events(timeout=1.0):
+                if event["event"] == "gone":
+                    self._stop_server()
+                    self._start_server([])
+                    return
+                if event.get("id") == key and event["event"] in ("done", "lost"):
+                    return
+            self.report(self.progress)
+
+
+# ---------------------------------------------------------------- helpers
+
+
+def cost_key(spec: RunSpec) -> str:
+    """Names the (task, tier, method, hyper-parameters, code) whose step cost is one."""
+    scope = digest([task_hash(spec.info, spec.tier), spec.code, dict(spec.hp), spec.device], 12)
+    return f"{spec.task}.{spec.tier}.{spec.method}.{scope}"
+
+
+def finished_ids(out: Path) -> set[str]:
+    """Run ids that have a result in the folder, by file name alone; skipped runs are not finished."""
+    try:
+        with os.scandir(out / "runs") as found:
+            names = (entry.name for entry in found)
+            return {n[:-8] for n in names if n.endswith(".parquet") and n[0] != "." and n.count(".") == 1}
+    except FileNotFoundError:
+        return set()
+
+
+def read_status(out: Path, run_id: str) -> str:
+    """Status of a run's result."""
+    import pyarrow.parquet as pq
+
+    path = out / "runs" / f"{run_id}.parquet"
+    if not path.exists():
+        return "skipped"
+    return pq.ParquetFile(path).read(columns=["status"])["status"][0].as_py()
+
+
+def row_path(out: Path, run_id: str, status: str) -> Path:
+    """Where a run's row lies; a skipped one has a name of its own, so that a later plan tries it again."""
+    return out / "runs" / (f"{run_id}.skipped.parquet" if status == "skipped" else f"{run_id}.parquet")
+
+
+def write_spec(spec: RunSpec, path: Path) -> None:
+    """Write a specification for ``levelfield run-one``."""
+    write_bytes(path, spec.to_json().encode())
+
+
+def _heavy(spec: RunSpec) -> set[str]:
+    """Modules worth importing before forking: the task's own file and what it names; never a method's."""
+    own = module_name(Path(spec.info.path))
+    return {*spec.info.imports, *([own] if own.startswith("tasks.") else [])}
+
+
+def _alive(pid: str) -> bool:
+    try:
+        os.kill(int(pid), 0)
+    except (ValueError, ProcessLookupError):
+        return False
+    except PermissionError:
+        return True
+    return True

@@ -1,0 +1,113 @@
+"""The slots of a recipe: what each is, and the one factory signature it has.
+
+A method fills one slot. `SLOTS` is the single place that says which slots
+exist; decorators, the command line, the contract tests and the page read it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Slot:
+    """One replaceable part of a recipe.
+
+    Attributes
+    ----------
+    name : the slot's word in code, tables and pages.
+    signature : how the suite calls a registered factory; hyper-parameters (`**hp`) are keywords.
+    summary : what the slot decides.
+    bound : True where `Method.make(**hp)` binds the hyper-parameters and returns the
+        function itself (schedules, losses, inits) instead of calling the factory.
+    """
+
+    name: str
+    signature: str
+    summary: str
+    bound: bool = False
+
+
+_ALL = (
+    Slot(
+        "activation",
+        "factory(**hp) -> nn.Module; factory(features=int, **hp) where it has per-channel parameters",
+        "nonlinearity at every activation site; keeps the shape unless the module states a "
+        "`width_factor` (channels are dim 1 of 4-d inputs, else the last dim)",
+    ),
+    Slot(
+        "optimizer",
+        "factory(groups, *, lr, **hp) -> torch.optim.Optimizer",
+        "update rule; groups are torch parameter groups with an added 'role'",
+    ),
+    Slot(
+        "gradient",
+        "factory(optimizer, **hp) -> suite.train.step.Stepper",
+        "wraps the optimizer's step: clipping, sharpness-aware passes, projections",
+    ),
+    Slot(
+        "schedule",
+        "factory(step, total, **hp) -> float",
+        "multiplier of the base learning rate at `step` of `total` budget units",
+        bound=True,
+    ),
+    Slot(
+        "averaging",
+        "factory(model, **hp) -> suite.train.average.Averager",
+        "weights that evaluation uses in place of the last iterate",
+    ),
+    Slot(
+        "init",
+        "factory(tensor, info, generator, **hp) -> None",
+        "fills one parameter in place; `info` is a suite.train.roles.ParamInfo",
+        bound=True,
+    ),
+    Slot(
+        "norm",
+        "factory(features, **hp) -> nn.Module",
+        "normalisation; channels are dim 1 of 4-d inputs, else the last dim",
+    ),
+    Slot(
+        "block",
+        "factory(features, hidden, activation, **hp) -> nn.Module",
+        "feed-forward block (..., features) -> (..., features); `activation(n)` makes the "
+        "recipe's activation for n features",
+    ),
+    Slot(
+        "attention",
+        "factory(features, heads, causal, **hp) -> nn.Module",
+        "token mixing (batch, time, features) -> the same",
+    ),
+    Slot(
+        "reparam",
+        "factory(model, **hp) -> None",
+        "re-expresses the model's weights in place (torch parametrizations), after init",
+    ),
+    Slot(
+        "regularizer",
+        "factory(model, **hp) -> callable() -> scalar tensor",
+        "penalty added to the training loss",
+    ),
+    Slot(
+        "loss",
+        "factory(logits, targets, **hp) -> scalar tensor",
+        "training loss of (n, classes) logits and (n,) class indices, mean over examples",
+        bound=True,
+    ),
+    Slot(
+        "sampler",
+        "factory(domain, count, generator, **hp) -> suite.train.pinn.Sampler",
+        "where a PINN's residual is taken",
+    ),
+    Slot(
+        "pde-method",
+        "factory(problem, **hp) -> suite.train.pinn.PdeMethod",
+        "how a PDE fit forms its training loss from the residual and the conditions",
+    ),
+    Slot(
+        "objective",
+        "factory(**hp) -> suite.train.rlvr.Objective",
+        "turns groups of verified responses into a policy loss",
+    ),
+)
+SLOTS: dict[str, Slot] = {slot.name: slot for slot in _ALL}

@@ -1,0 +1,157 @@
+"""Writing and reading result tables: whole files or none, damaged ones named and set aside."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from suite.store.schema import RUNS, SchemaError, conform
+
+
+class StoreError(OSError):
+    """A results folder that cannot be read or written; the message says what to do."""
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a file whole or not at all: temporary name, fsync, rename.
+
+    Raises
+    ------
+    StoreError : the disk is full or the folder cannot be written.
+    """
+    temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(temporary, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise StoreError(f"{path}: cannot be written ({error.strerror}); free space or choose another --out") from None
+
+
+def table_bytes(rows: Sequence[Mapping[str, Any]] | pa.Table) -> bytes:
+    """Result rows as the bytes of a Parquet file; the same rows give the same bytes."""
+    table = rows if isinstance(rows, pa.Table) else pa.Table.from_pylist([dict(r) for r in rows], schema=RUNS)
+    sink = pa.BufferOutputStream()
+    pq.write_table(
+        table.replace_schema_metadata(None),
+        sink,
+        compression="zstd",
+        compression_level=9,
+        use_dictionary=True,
+        write_statistics=False,
+        store_schema=False,
+        column_encoding=None,
+    )
+    return sink.getvalue().to_pybytes()
+
+
+def write_rows(path: Path, rows: Sequence[Mapping[str, Any]] | pa.Table) -> None:
+    """Write a result table atomically."""
+    write_bytes(path, table_bytes(rows))
+
+
+@dataclass
+class Read:
+    """Result rows and what could not be read.
+
+    Attributes
+    ----------
+    table : all readable rows, in the current schema, one per run id.
+    problems : one sentence per file set aside.
+    files : number of files read.
+    """
+
+    table: pa.Table = field(default_factory=RUNS.empty_table)
+    problems: list[str] = field(default_factory=list)
+    files: int = 0
+
+
+def parquet_files(folder: Path) -> list[Path]:
+    """All result files below a folder, sorted; temporary and hidden ones left out."""
+    if folder.is_file():
+        return [folder]
+    if not folder.is_dir():
+        raise StoreError(f"{folder}: no such results folder; `levelfield run --out {folder}` makes one")
+    return sorted(p for p in folder.rglob("*.parquet") if not any(part.startswith(".") for part in p.parts[-3:]))
+
+
+def read_file(path: Path) -> pa.Table:
+    """One result file in the current schema.
+
+    Raises
+    ------
+    SchemaError : not a result file this release reads, damaged included.
+    """
+    try:
+        table = pq.ParquetFile(path, memory_map=False).read()
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise SchemaError(f"{path}: damaged or not Parquet ({str(error).splitlines()[0][:120]})") from None
+    return conform(table, str(path))
+
+
+def read(folders: Path | str | Iterable[Path | str]) -> Read:
+    """Every result below the folders: unified, one row per run id, problems named.
+
+    Rows of one run id agree by construction; of several, an ``ok`` row wins,
+    then the earliest to finish, so that the order of folders does not matter.
+    """
+    paths = [folders] if isinstance(folders, Path | str) else list(folders)
+    result = Read()
+    tables = []
+    for path in [file for folder in paths for file in parquet_files(Path(folder))]:
+        try:
+            tables.append(read_file(path))
+            result.files += 1
+        except SchemaError as error:
+            result.problems.append(str(error))
+    if tables:
+        result.table = _unique(pa.concat_tables(tables))
+    return result
+
+
+def _unique(table: pa.Table) -> pa.Table:
+    """One row per run id, sorted by what a reader sorts by."""
+    keys = table.select(["run_id", "status", "finished_at", "digest"]).to_pylist()
+    if len({k["run_id"] for k in keys}) < len(keys):
+        best: dict[str, int] = {}
+        for i in sorted(range(len(keys)), key=lambda i: _preference(keys[i])):
+            best.setdefault(keys[i]["run_id"], i)
+        table = table.take(sorted(best.values()))
+    order = [(c, "ascending") for c in ("tier", "task", "method", "trial", "seed", "run_id")]
+    return table.sort_by(order)
+
+
+def _preference(row: Mapping[str, Any]) -> tuple[bool, str, str]:
+    return (row["status"] != "ok", str(row["finished_at"]), str(row["digest"]))
+
+
+def compact(source: Path, target: Path) -> list[Path]:
+    """Write one immutable file per (tier, task, method@hash); existing files are merged into, never lost.
+
+    Returns
+    -------
+    Paths of the files written.
+    """
+    table = read([p for p in (source, target) if p.exists()]).table
+    keys = table.select(["tier", "task", "method", "method_hash"]).to_pylist()
+    groups: dict[tuple[str, ...], list[int]] = {}
+    for i, key in enumerate(keys):
+        groups.setdefault(tuple(str(v) for v in key.values()), []).append(i)
+    written = []
+    for (tier, task, method, code), rows in sorted(groups.items()):
+        path = target / tier / task / f"{method}@{code}.parquet"
+        data = table_bytes(table.take(rows))
+        if not path.exists() or path.read_bytes() != data:
+            write_bytes(path, data)
+        written.append(path)
+    return written

@@ -1,0 +1,324 @@
+"""Taylor-mode derivatives: a network evaluated on truncated series instead of points.
+
+A `Jet` carries the directional derivatives of a row-wise function, up to order
+4, along several directions at once. Layers map jets by Leibniz' and Faà di
+Bruno's formulas (Griewank and Walther, "Evaluating Derivatives", 2008), so all
+derivatives of a network come from one forward pass, and training needs a
+single backward pass through it. Summing the second derivatives on the way
+gives the forward Laplacian (Li et al., arXiv 2307.08214).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from suite.train.derivatives import Engine, Field, Network, autograd_fields, gradient
+
+MAX_ORDER = 4
+PROBE_TOLERANCE = 1e-2
+
+
+class Jet:
+    """Values and directional derivatives (n, columns) of a function of n points.
+
+    Operators, `square`, `sum` and column indexing act as on the tensor of
+    values, so that the same code runs on points and on jets.
+
+    Parameters
+    ----------
+    parts : ``parts[0]`` the values (n, columns); ``parts[k]`` the k-th derivatives
+        (directions of order k, n or 1, columns), or None where they vanish. Directions
+        of order k + 1 are the leading ones among those of order k.
+    counts : number of directions at each order from 1 up.
+    summed : True where ``parts[2]`` holds one row, the sum over all directions.
+    """
+
+    def __init__(self, parts: Sequence[Tensor | None], counts: Sequence[int], summed: bool = False) -> None:
+        self.parts, self.counts, self.summed = tuple(parts), tuple(counts), summed
+
+    @classmethod
+    def along(cls, x: Tensor, directions: Tensor, counts: Sequence[int], summed: bool = False) -> Jet:
+        """The points x (n, d) moving along `directions` (m, n or 1, d)."""
+        return cls((x, directions, *[None] * (len(counts) - 1)), counts, summed)
+
+    @property
+    def value(self) -> Tensor:
+        value = self.parts[0]
+        assert value is not None
+        return value
+
+    @property
+    def order(self) -> int:
+        return len(self.counts)
+
+    def _like(self, parts: Sequence[Tensor | None]) -> Jet:
+        return Jet(parts, self.counts, self.summed)
+
+    def _product(self, order: int, *factors: Tensor | None) -> Tensor | None:
+        """Product of derivatives for a term of `order`: over that order's directions, summed where the jet is."""
+        if any(f is None for f in factors):
+            return None
+        product: Tensor | None = None
+        for factor in factors:
+            assert factor is not None
+            if factor.ndim == 3 and not self.summed:
+                factor = factor[: self.counts[order - 1]]
+            product = factor if product is None else product * factor
+        assert product is not None
+        return product.sum(0, keepdim=True) if self.summed and order == 2 and product.ndim == 3 else product
+
+    def linear(self, weight: Tensor, value: Tensor) -> Jet:
+        """Image under a linear map with the given `weight` (out, in) and value."""
+        return self._like((value, *[None if p is None else functional.linear(p, weight) for p in self.parts[1:]]))
+
+    def compose(self, outer: Sequence[Tensor]) -> Jet:
+        """Elementwise f of this jet, from f and its derivatives ``outer[k]`` (n, columns) at the values."""
+        z = self.parts
+        parts: list[Tensor | None] = [outer[0]]
+        for k in range(1, self.order + 1):
+            parts.append(
+                _sum(_times(outer[len(f)], c, self._product(k, *[z[i] for i in f])) for c, f in _FAA_DI_BRUNO[k])
+            )
+        return self._like(parts)
+
+    def __mul__(self, other: Any) -> Jet:
+        if not isinstance(other, Jet):
+            return self._like([None if p is None else p * other for p in self.parts])
+        a, b = self.parts, other.parts
+        parts: list[Tensor | None] = [self.value * other.value]
+        for k in range(1, self.order + 1):
+            terms = []
+            for i in range(k + 1):
+                left, right = a[k - i], b[i]
+                inner = 0 < i < k
+                product = self._product(k, left, right) if inner else _outer_product(left, right)
+                terms.append(_times(None, _BINOMIAL[k][i], product))
+            parts.append(_sum(terms))
+        return self._like(parts)
+
+    __rmul__ = __mul__
+
+    def __add__(self, other: Any) -> Jet:
+        if isinstance(other, Jet):
+            return self._like([_sum(pair) for pair in zip(self.parts, other.parts, strict=True)])
+        return self._like((self.value + other, *self.parts[1:]))
+
+    __radd__ = __add__
+
+    def __neg__(self) -> Jet:
+        return self * -1.0
+
+    def __sub__(self, other: Any) -> Jet:
+        return self + (-other)
+
+    def __rsub__(self, other: Any) -> Jet:
+        return -self + other
+
+    def __getitem__(self, index: Any) -> Jet:
+        """Columns of the jet, indexed as ``x[:, columns]``."""
+        rows, columns = index
+        if rows != slice(None) or not isinstance(columns, slice):
+            raise TypeError("a jet is indexed by columns only: x[:, start:stop]")
+        return self._like([None if p is None else p[..., columns] for p in self.parts])
+
+    def square(self) -> Jet:
+        return self * self
+
+    def sum(self, dim: int, keepdim: bool = False) -> Jet:
+        """Sum over the columns; ``dim`` must be 1 and ``keepdim`` True."""
+        if dim not in (1, -1) or not keepdim:
+            raise TypeError("a jet is summed over its columns: x.sum(1, keepdim=True)")
+        return self._like([None if p is None else p.sum(-1, keepdim=True) for p in self.parts])
+
+
+# k-th derivative of f(z): terms (coefficient, orders of z's derivatives); f is differentiated once per factor
+_FAA_DI_BRUNO: dict[int, tuple[tuple[int, tuple[int, ...]], ...]] = {
+    1: ((1, (1,)),),
+    2: ((1, (2,)), (1, (1, 1))),
+    3: ((1, (3,)), (3, (1, 2)), (1, (1, 1, 1))),
+    4: ((1, (4,)), (4, (1, 3)), (3, (2, 2)), (6, (1, 1, 2)), (1, (1, 1, 1, 1))),
+}
+_BINOMIAL = ((1,), (1, 1), (1, 2, 1), (1, 3, 3, 1), (1, 4, 6, 4, 1))
+
+
+def _times(factor: Tensor | None, coefficient: int, product: Tensor | None) -> Tensor | None:
+    if product is None:
+        return None
+    product = product if factor is None else factor * product
+    return product if coefficient == 1 else coefficient * product
+
+
+def _outer_product(left: Tensor | None, right: Tensor | None) -> Tensor | None:
+    return None if left is None or right is None else left * right
+
+
+def _sum(terms: Any) -> Tensor | None:
+    total: Tensor | None = None
+    for term in terms:
+        if term is not None:
+            total = term if total is None else total + term
+    return total
+
+
+def scalar_derivatives(function: Any, z: Tensor, order: int) -> list[Tensor]:
+    """f(z) and its derivatives up to `order`, elementwise, by automatic differentiation."""
+    with torch.enable_grad():
+        if not z.requires_grad:
+            z = z.detach().requires_grad_()
+        found = [function(z)]
+        for _ in range(order):
+            found.append(gradient(found[-1], z))
+    return found
+
+
+def _tanh(z: Tensor, order: int) -> list[Tensor]:
+    y = torch.tanh(z)
+    f1 = 1 - y * y
+    found = [y, f1]
+    if order >= 2:
+        found.append(-2 * y * f1)
+    if order >= 3:
+        found.append(f1 * (6 * y * y - 2))
+    if order >= 4:
+        found.append(y * f1 * (16 - 24 * y * y))
+    return found
+
+
+def _sin(z: Tensor, order: int) -> list[Tensor]:
+    s, c = torch.sin(z), torch.cos(z)
+    return [s, c, -s, -c, s][: order + 1]
+
+
+def _cos(z: Tensor, order: int) -> list[Tensor]:
+    s, c = torch.sin(z), torch.cos(z)
+    return [c, -s, -c, s, c][: order + 1]
+
+
+def _exp(z: Tensor, order: int) -> list[Tensor]:
+    return [torch.exp(z)] * (order + 1)
+
+
+_RULES: dict[Any, Any] = {torch.exp: _exp, nn.Tanh: _tanh, torch.tanh: _tanh, torch.sin: _sin, torch.cos: _cos}
+
+
+def through(function: Any, x: Any) -> Any:
+    """``function(x)`` for tensors and jets alike; `function` is a linear layer or acts elementwise.
+
+    Raises
+    ------
+    TypeError : a jet meets a layer that has no rule.
+    """
+    if not isinstance(x, Jet):
+        return function(x)
+    if isinstance(function, nn.Linear):
+        if type(function).forward is not nn.Linear.forward:
+            raise TypeError(f"no jet rule for {type(function).__name__}")
+        value = function(x.value)
+        return x.linear(function.weight, value)
+    rule = _RULES.get(type(function)) or _RULES.get(function)
+    z = x.value
+    return x.compose(rule(z, x.order) if rule else scalar_derivatives(function, z, x.order))
+
+
+class JetField(Field):
+    """One output of a network on a jet along coordinate axes.
+
+    Parameters
+    ----------
+    parts : columns of the jet's parts, values (n,) and derivatives (directions, n) or None.
+    axes : the axis of each direction.
+    """
+
+    def __init__(self, parts: Sequence[Tensor | None], axes: Sequence[int]) -> None:
+        self.parts, self.axes = parts, axes
+
+    @property
+    def value(self) -> Tensor:
+        value = self.parts[0]
+        assert value is not None
+        return value
+
+    def d(self, *axes: int) -> Tensor:
+        if len(set(axes)) != 1:
+            raise ValueError(f"a jet along the axes holds pure derivatives, not {axes}")
+        part, row = self.parts[len(axes)], self.axes.index(axes[0])
+        return torch.zeros_like(self.value) if part is None else part[row].expand_as(self.value)
+
+    def laplacian(self, axes: Sequence[int] | None = None) -> Tensor:
+        return torch.stack([self.d(a, a) for a in (self.axes if axes is None else axes)]).sum(0)
+
+
+class LaplacianField(Field):
+    """One output of a network on a jet that sums second derivatives over its directions."""
+
+    def __init__(self, value: Tensor, second: Tensor | None, factor: float = 1.0) -> None:
+        self._value, self.second, self.factor = value, second, factor
+
+    @property
+    def value(self) -> Tensor:
+        return self._value
+
+    def d(self, *axes: int) -> Tensor:
+        raise ValueError("this engine gives the Laplacian only")
+
+    def laplacian(self, axes: Sequence[int] | None = None) -> Tensor:
+        if axes is not None:
+            raise ValueError("this engine gives the Laplacian over all coordinates")
+        return torch.zeros_like(self.value) if self.second is None else self.factor * self.second
+
+
+class AxisJets:
+    """Engine: pure derivatives along chosen axes, by one pass in Taylor mode.
+
+    Parameters
+    ----------
+    orders : highest order wanted along each axis, such as ``{0: 2, 1: 1}`` for u_xx and u_t.
+    """
+
+    def __init__(self, orders: Mapping[int, int]) -> None:
+        self.axes = sorted(orders, key=lambda axis: -orders[axis])
+        self.counts = [sum(o >= k for o in orders.values()) for k in range(1, max(orders.values()) + 1)]
+
+    def __call__(self, network: Network, x: Tensor) -> tuple[Field, ...]:
+        directions = torch.eye(x.shape[1], dtype=x.dtype, device=x.device)[self.axes][:, None, :]
+        jet: Any = network(Jet.along(x, directions, self.counts))  # type: ignore[arg-type]
+        columns = [[None if p is None else p[..., i] for p in jet.parts] for i in range(jet.value.shape[-1])]
+        return tuple(JetField(parts, self.axes) for parts in columns)
+
+
+def forward_laplacian(network: Network, x: Tensor) -> tuple[Field, ...]:
+    """Engine: values and the Laplacian over all coordinates, by one pass in Taylor mode."""
+    directions = torch.eye(x.shape[1], dtype=x.dtype, device=x.device)[:, None, :]
+    return directional_laplacian(network, x, directions)
+
+
+def directional_laplacian(network: Network, x: Tensor, directions: Tensor, factor: float = 1.0) -> tuple[Field, ...]:
+    """Values and ``factor`` times the sum of vᵀHv over the `directions` (m, n or 1, d) of each point."""
+    counts = (len(directions), len(directions))
+    jet: Any = network(Jet.along(x, directions, counts, summed=True))  # type: ignore[arg-type]
+    value, second = jet.parts[0], jet.parts[2]
+    return tuple(
+        LaplacianField(value[:, i], None if second is None else second[0, :, i], factor) for i in range(value.shape[-1])
+    )
+
+
+def agrees(engine: Engine, network: nn.Module, x: Tensor, residual: Any) -> bool:
+    """Whether `network` can be run on jets and its residual is then that of nested differentiation.
+
+    False for layers without a rule, activations that mix columns or rows, and random ones.
+    """
+    found = []
+    for candidate in (engine, autograd_fields):
+        points = x.detach().requires_grad_()
+        try:
+            found.append(residual(points, *candidate(network, points)).detach())
+        except TypeError:
+            return False
+    jets, nested = found
+    scale = PROBE_TOLERANCE * float(nested.abs().mean())
+    return bool(((jets - nested).abs() <= scale + PROBE_TOLERANCE * nested.abs()).all())

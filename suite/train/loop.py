@@ -1,0 +1,179 @@
+"""The training loop: one for every family, owned by the suite, read from top to bottom."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from suite.recipe import Recipe
+from suite.train.average import Averager
+from suite.train.roles import param_groups
+from suite.train.step import Stepper
+from suite.train.workload import Workload
+
+CHECK_EVERY = 32  # steps between looks at the loss for NaN
+
+
+@dataclass(frozen=True)
+class Point:
+    """One evaluation on the validation split.
+
+    Attributes
+    ----------
+    spent : budget used, in the task's unit.
+    steps, examples : updates and training examples so far.
+    seconds : training seconds so far; evaluation and set-up are not in it.
+    train_loss : mean training loss since the previous point (NaN at the first).
+    metrics : the task's metrics on the validation split.
+    """
+
+    spent: float
+    steps: int
+    examples: int
+    seconds: float
+    train_loss: float
+    metrics: dict[str, float]
+
+
+@dataclass
+class History:
+    """What a finished or diverged training leaves."""
+
+    curve: list[Point] = field(default_factory=list)
+    train_seconds: float = 0.0
+    eval_seconds: float = 0.0
+    diverged: str = ""
+
+
+class Trainer:
+    """A workload and its recipe, ready to step."""
+
+    def __init__(self, workload: Workload, recipe: Recipe, budget: float) -> None:
+        self.workload = workload
+        self.budget = budget
+        model = workload.model
+        self.optimizer = recipe["optimizer"].make(param_groups(model))
+        self.stepper: Stepper = (
+            recipe["gradient"].make(self.optimizer) if "gradient" in recipe else Stepper(self.optimizer)
+        )
+        self.schedule: Callable[..., float] = recipe["schedule"].make()
+        self.averager: Averager = recipe["averaging"].make(model) if "averaging" in recipe else Averager(model)
+        self.penalty = recipe["regularizer"].make(model) if "regularizer" in recipe else None
+        for group in self.optimizer.param_groups:
+            group.setdefault("initial_lr", group["lr"])
+        if hasattr(self.optimizer, "set_horizon"):
+            self.optimizer.set_horizon(budget)
+        listeners = [self.optimizer, *model.modules()]
+        self.listeners = [part.set_progress for part in listeners if hasattr(part, "set_progress")]
+
+    def closure(self) -> Tensor:
+        """Loss and gradients of the current batch at the current weights: one counted pass."""
+        self.optimizer.zero_grad(set_to_none=True)
+        loss = self.workload.loss()
+        if self.penalty is not None:
+            loss = loss + self.penalty()
+        loss.backward()
+        self.workload.passes += 1
+        return loss.detach()
+
+    def step(self) -> Tensor:
+        """Draw a batch and update the weights once; returns the training loss before the update."""
+        workload = self.workload
+        workload.next()
+        spent = workload.spent
+        multiplier = self.schedule(spent, self.budget)
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["initial_lr"] * multiplier
+        for listen in self.listeners:
+            listen(spent / self.budget)
+        loss = self.stepper.step(self.closure)
+        workload.steps += 1
+        self.averager.update(workload.spent, self.budget)
+        return loss
+
+    def evaluate(self) -> dict[str, float]:
+        """Validation metrics with the evaluation weights; training goes on as if nothing had happened."""
+        with self.evaluating():
+            return self.workload.validate()
+
+    def evaluating(self) -> _Evaluating:
+        """Context in which the model holds its evaluation weights, in evaluation mode."""
+        return _Evaluating(self)
+
+    def run(self, evals: int) -> History:
+        """Train until the budget is used; the last step may pass it, none follows.
+
+        Parameters
+        ----------
+        evals : evaluations after the one at the start, evenly spaced over the budget.
+        """
+        history = History()
+        workload = self.workload
+        marks = [self.budget * (i + 1) / evals for i in range(evals)]
+        losses, count = torch.zeros((), dtype=torch.float64), 0
+        self._evaluate(history, math.nan)
+        _synchronize(workload)
+        started = time.perf_counter()
+        while workload.spent < self.budget:
+            losses = losses + self.step().double()
+            count += 1
+            due = workload.spent >= marks[0]
+            if due or count % CHECK_EVERY == 0:
+                total = losses.item()
+                if not math.isfinite(total):
+                    history.train_seconds += time.perf_counter() - started
+                    history.diverged = f"training loss is not finite at step {workload.steps}"
+                    return history
+            if due:
+                history.train_seconds += time.perf_counter() - started
+                marks = [m for m in marks if m > workload.spent] or [math.inf]
+                self._evaluate(history, total / count)
+                losses, count = torch.zeros((), dtype=torch.float64), 0
+                started = time.perf_counter()
+        return history
+
+    def _evaluate(self, history: History, train_loss: float) -> None:
+        started = time.perf_counter()
+        metrics = self.evaluate()
+        workload = self.workload
+        point = Point(
+            workload.spent, workload.steps, workload.examples, history.train_seconds, train_loss, metrics
+        )
+        history.curve.append(point)
+        _synchronize(workload)
+        history.eval_seconds += time.perf_counter() - started
+
+
+class _Evaluating:
+    def __init__(self, trainer: Trainer) -> None:
+        self.trainer = trainer
+
+    def __enter__(self) -> None:
+        trainer = self.trainer
+        _switch(trainer.optimizer, "eval")
+        trainer.workload.model.eval()
+        self.weights = trainer.averager.applied()
+        self.weights.__enter__()
+
+    def __exit__(self, *error: object) -> None:
+        trainer = self.trainer
+        self.weights.__exit__(None, None, None)
+        trainer.workload.model.train()
+        _switch(trainer.optimizer, "train")
+
+
+def _switch(optimizer: object, mode: str) -> None:
+    """Schedule-free optimizers keep two sets of weights and say which is in place."""
+    switch = getattr(optimizer, mode, None)
+    if callable(switch):
+        switch()
+
+
+def _synchronize(workload: Workload) -> None:
+    if torch.cuda.is_available() and any(p.is_cuda for p in workload.model.parameters()):
+        torch.cuda.synchronize()

@@ -1,0 +1,593 @@
+"""Physics-informed fits: a network trained on a differential equation's residual and conditions."""
+
+from __future__ import annotations
+
+import copy
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from suite.facts import Tier
+from suite.train.build import Build
+from suite.train.derivatives import Engine, Field, autograd_fields
+from suite.train.jets import agrees, through
+from suite.train.workload import Context, Predictions, Task, Workload
+
+EVAL_ROWS = 8192  # points of one forward pass at evaluation
+MAP_SIDE = 40  # points a side of the maps that a run exhibits
+PROBE_POINTS = 8  # points at which the Taylor-mode engine is compared with nested differentiation
+
+
+class DoesNotApply(ValueError):
+    """A method asks for something that this equation does not have (a time axis, a Laplacian)."""
+
+
+@dataclass(frozen=True)
+class Domain:
+    """A box of coordinates, time among them where the equation evolves.
+
+    Attributes
+    ----------
+    names : coordinate names in column order, such as ("x", "t").
+    lows, highs : the box, one bound a coordinate.
+    time : column of the time coordinate, or None.
+    periodic : columns along which the solution repeats.
+    """
+
+    names: tuple[str, ...]
+    lows: tuple[float, ...]
+    highs: tuple[float, ...]
+    time: int | None = None
+    periodic: tuple[int, ...] = ()
+
+    @property
+    def dims(self) -> int:
+        return len(self.lows)
+
+    @property
+    def space(self) -> tuple[int, ...]:
+        """Columns other than time."""
+        return tuple(axis for axis in range(self.dims) if axis != self.time)
+
+    def uniform(self, count: int, generator: torch.Generator) -> Tensor:
+        """(count, d) points drawn uniformly, float32, on the generator's device."""
+        device = generator.device
+        low = torch.tensor(self.lows, device=device)
+        span = torch.tensor(self.highs, device=device) - low
+        return low + span * torch.rand(count, self.dims, generator=generator, device=device)
+
+    def contains(self, points: np.ndarray, slack: float = 1e-6) -> np.ndarray:
+        """(n,) truth of lying in the closed box, up to `slack` of its width."""
+        low, high = np.array(self.lows), np.array(self.highs)
+        margin = slack * (high - low)
+        return ((points >= low - margin) & (points <= high + margin)).all(axis=1)
+
+    def grid(self, *counts: int) -> np.ndarray:
+        """(prod(counts), d) float64 points of the grid with `counts` equidistant values a column, ends included.
+
+        A count of 1 stands for the column's middle.
+        """
+        columns = [
+            np.linspace(low, high, n) if n > 1 else np.array([(low + high) / 2])
+            for low, high, n in zip(self.lows, self.highs, counts, strict=True)
+        ]
+        return np.stack([c.ravel() for c in np.meshgrid(*columns, indexing="ij")], axis=1)
+
+    def face(self, axis: int, at: float, counts: Sequence[int] | int) -> np.ndarray:
+        """Grid points with coordinate `axis` held at `at`; `counts` values along each other column."""
+        others = [counts] * (self.dims - 1) if isinstance(counts, int) else list(counts)
+        points = self.grid(*others[:axis], 1, *others[axis:])
+        points[:, axis] = at
+        return points
+
+
+@dataclass(frozen=True)
+class Condition:
+    """An initial or boundary condition, taken at fixed points.
+
+    Attributes
+    ----------
+    name : what it states ("initial", "boundary", "velocity", ...).
+    points : (m, d) float32.
+    residual : ``residual(points, *fields)`` -> (k,) or (k, equations), zero where the condition holds;
+        one field for each output of the network. Periodic conditions compare the two halves of their points.
+    weight : factor of its mean square in the training loss.
+    """
+
+    name: str
+    points: Tensor
+    residual: Callable[..., Tensor]
+    weight: float = 1.0
+
+
+def at(name: str, points: np.ndarray, residual: Callable[..., Tensor], weight: float = 1.0) -> Condition:
+    """A condition at float64 points (m, d)."""
+    return Condition(name, torch.tensor(points, dtype=torch.float32), residual, weight)
+
+
+def target_values(values: np.ndarray | Tensor) -> Callable[..., Tensor]:
+    """Residual of the condition that the first field equals `values` (m,) at its points."""
+    goal = torch.as_tensor(values, dtype=torch.float32)
+
+    def residual(x: Tensor, *fields: Field) -> Tensor:
+        return fields[0].value - goal.to(x)
+
+    return residual
+
+
+def matches(*orders: tuple[int, ...]) -> Callable[..., Tensor]:
+    """Residual of periodicity: each listed derivative agrees between the two halves of the points.
+
+    ``matches((), (0,))`` compares u and u_x.
+    """
+
+    def residual(x: Tensor, *fields: Field) -> Tensor:
+        half = len(x) // 2
+        gaps = [d[:half] - d[half:] for u in fields for d in (u.d(*order) if order else u.value for order in orders)]
+        return torch.stack(gaps, dim=1)
+
+    return residual
+
+
+class Sampler(ABC):
+    """Where the residual is taken; the base class of every method of slot ``sampler``.
+
+    Parameters
+    ----------
+    domain : where points may lie.
+    count : points a step, never exceeded.
+    generator : the run's stream of collocation points.
+
+    Attributes
+    ----------
+    magnitude : ``magnitude(points)`` -> (n,) detached |residual| of the current network at any points;
+        set by the workload, charged to the budget at one gradient evaluation per `count` points.
+    """
+
+    magnitude: Callable[[Tensor], Tensor]
+
+    def __init__(self, domain: Domain, count: int, generator: torch.Generator) -> None:
+        self.domain, self.count, self.generator = domain, count, generator
+
+    @abstractmethod
+    def points(self) -> Tensor:
+        """The next step's points (at most `count`, d)."""
+
+    def update(self, points: Tensor, residual: Tensor) -> None:  # noqa: B027 an optional hook
+        """Learn the |residual| (n,), detached, that the last step's points had (at its last evaluation)."""
+
+    def weights(self, points: Tensor) -> Tensor | None:
+        """Factors (n,) on the residual inside the loss, or None for ones."""
+        return None
+
+    def fresh(self, count: int | None = None) -> Tensor:
+        """Uniform points of the domain, `count` or as many as a step takes."""
+        return self.domain.uniform(self.count if count is None else count, self.generator)
+
+
+class Problem:
+    """What a pde-method works on: the equation, its conditions and a derivative engine.
+
+    Attributes
+    ----------
+    task : the equation; replaced by `stage` while a curriculum runs.
+    domain : its domain.
+    conditions : conditions in force, their points on the run's device.
+    engine : derivative engine of the residual: the task's Taylor-mode engine where the network
+        can be run on jets, else nested differentiation.
+    generator : the run's stream for a method's own random numbers.
+    charged : gradient evaluations that a method spent beside the loop's own.
+    """
+
+    def __init__(self, task: PdeTask, context: Context) -> None:
+        self.task = self.target = task
+        self.domain = task.domain
+        self.device = context.device
+        self.conditions = tuple(
+            Condition(c.name, c.points.to(context.device), c.residual, c.weight) for c in task.conditions(context.tier)
+        )
+        self.engine: Engine = autograd_fields
+        self.generator = context.generator("pde-method")
+        self.charged = 0
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Problem:
+        return self  # shared by copies of the model: random streams and counters are the run's
+
+    def stage(self, fraction: float) -> None:
+        """Put the equation at `fraction` of its difficulty, 1 being the task itself."""
+        self.task = self.target if fraction >= 1 else self.target.curriculum(fraction)
+
+    def choose_engine(self, network: nn.Module) -> None:
+        """Take the task's Taylor-mode engine if `network` gives the same residual through it."""
+        jets, probe = self.target.jets, torch.Generator().manual_seed(0)
+        points = self.domain.uniform(PROBE_POINTS, probe).to(self.device)
+        if jets is not None and agrees(jets, network, points, self.target.residual):
+            self.engine = jets
+
+    def residual(self, fields: tuple[Field, ...], points: Tensor) -> Tensor:
+        """Equation residuals (n, equations) of the `fields` at `points`."""
+        return _columns(self.task.residual(points, *fields))
+
+    def condition_residuals(self, network: nn.Module) -> list[Tensor]:
+        """Residuals (k, equations) of each condition, from one evaluation of the network."""
+        if not self.conditions:
+            return []
+        points = torch.cat([c.points for c in self.conditions]).requires_grad_()
+        fields = autograd_fields(network, points)
+        found, start = [], 0
+        for condition in self.conditions:
+            part = slice(start, start + len(condition.points))
+            rows = (field.rows(part) for field in fields)
+            found.append(_columns(condition.residual(condition.points, *rows)))
+            start = part.stop
+        return found
+
+    def require(self, holds: bool, what: str) -> None:
+        """Raise `DoesNotApply` unless `holds`."""
+        if not holds:
+            raise DoesNotApply(f"task {self.target.name!r} has no {what}")
+
+
+class PdeMethod(nn.Module):
+    """Mean squared residual plus weighted mean squared conditions; base class of slot ``pde-method``.
+
+    Raissi, Perdikaris and Karniadakis, "Physics-informed neural networks" (2019).
+    A method overrides the hooks it changes: `embed` (coordinates to network
+    inputs), `ansatz` (network outputs to the solution), `fields` (derivatives),
+    `penalty` (what is averaged), `terms` or the whole `loss`.
+    `set_progress(fraction)` is called before each step when a method defines it.
+
+    Parameters
+    ----------
+    problem : the equation and its conditions.
+
+    Attributes
+    ----------
+    pointwise : |residual| (n,) of the last loss's points, detached: what samplers learn from.
+    """
+
+    pointwise: Tensor
+    centre: Tensor
+    scale: Tensor
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__()
+        self.problem = problem
+        low, high = torch.tensor(problem.domain.lows), torch.tensor(problem.domain.highs)
+        self.register_buffer("centre", (low + high) / 2, persistent=False)
+        self.register_buffer("scale", 2 / (high - low), persistent=False)
+
+    @property
+    def features(self) -> int:
+        """Columns that `embed` gives."""
+        return self.problem.domain.dims
+
+    def embed(self, x: Tensor) -> Tensor:
+        """Network inputs (n, features) of points (n, d): the domain scaled to [-1, 1]."""
+        return (x - self.centre) * self.scale
+
+    def ansatz(self, x: Tensor, out: Tensor) -> Tensor:
+        """The solution (n, outputs) from the network's outputs at `x`; the task's own form unless overridden."""
+        return self.problem.target.ansatz(x, out)
+
+    def fields(self, network: nn.Module, points: Tensor) -> tuple[Field, ...]:
+        """The solution's unknown functions at `points`, with derivatives."""
+        return self.problem.engine(network, points)
+
+    def residual(self, network: nn.Module, points: Tensor) -> Tensor:
+        """Equation residuals (n, equations)."""
+        return self.problem.residual(self.fields(network, points), points)
+
+    def penalty(self, residual: Tensor) -> Tensor:
+        """What is averaged over points, of the same shape as `residual`: its square."""
+        return residual.square()
+
+    def terms(self, network: nn.Module, points: Tensor, weights: Tensor | None = None) -> list[Tensor]:
+        """Loss terms: the equation's, then each condition's with the task's weight in it."""
+        residual = self.residual(network, points)
+        self.pointwise = magnitude(residual)
+        if weights is not None:
+            residual = residual * weights[:, None]
+        return [self.penalty(residual).sum(1).mean(), *self.condition_terms(network)]
+
+    def condition_terms(self, network: nn.Module) -> list[Tensor]:
+        """Weighted mean penalty of each condition."""
+        found = self.problem.condition_residuals(network)
+        return [c.weight * self.penalty(r).sum(1).mean() for c, r in zip(self.problem.conditions, found, strict=True)]
+
+    def loss(self, network: nn.Module, points: Tensor, weights: Tensor | None = None) -> Tensor:
+        """Training loss.
+
+        Parameters
+        ----------
+        network : maps (n, d) points to (n, outputs) values of the solution.
+        points : collocation points (n, d).
+        weights : factors (n,) on the residual, from the sampler, or None.
+        """
+        return torch.stack(self.terms(network, points, weights)).sum()
+
+
+class Surrogate(nn.Module):
+    """The approximate solution: a method's embedding, the task's network, a method's ansatz."""
+
+    def __init__(self, method: PdeMethod, core: nn.Module) -> None:
+        super().__init__()
+        self.method, self.core = method, core
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Values (n, outputs) at points (n, d)."""
+        return self.method.ansatz(x, self.core(self.method.embed(x)))
+
+
+class Mlp(nn.Module):
+    """Fully connected network, every hidden layer followed by the recipe's activation.
+
+    Parameters
+    ----------
+    build : makes activations and the head.
+    inputs, outputs : columns in and out.
+    width, depth : units a hidden layer, number of hidden layers.
+    """
+
+    def __init__(self, build: Build, inputs: int, outputs: int, width: int, depth: int) -> None:
+        super().__init__()
+        self.linears, self.activations = nn.ModuleList(), nn.ModuleList()
+        for _ in range(depth):
+            activation = build.activation(width)
+            self.linears.append(nn.Linear(inputs, width))
+            self.activations.append(activation)
+            inputs = build.width(width, activation)
+        self.head = build.head(inputs, outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for linear, activation in zip(self.linears, self.activations, strict=True):
+            x = through(activation, through(linear, x))
+        return through(self.head, x)
+
+
+class PdeTask(Task):
+    """A differential equation with its conditions and a reference solution.
+
+    A tier's sizes hold ``points`` (residual points a step), ``width`` and
+    ``depth`` of the network, and whatever a task's `conditions` read.
+
+    Attributes
+    ----------
+    domain : coordinates.
+    outputs : number of unknown functions.
+    success : relative L2 error below which a run counts as solved.
+    reference_error : estimated relative L2 error of the reference itself.
+    jets : Taylor-mode engine to use where the network allows it, for tasks on which it was
+        measured to be faster than nested differentiation; None for the others.
+    laplacian : True where derivatives enter through the field's ``laplacian()`` only.
+    hard_names : conditions that `hard` builds in.
+    """
+
+    domain: Domain
+    outputs = 1
+    success = 0.1
+    reference_error = 1e-15
+    laplacian = False
+    hard_names: tuple[str, ...] = ()
+
+    @property
+    def jets(self) -> Engine | None:
+        return None
+
+    @abstractmethod
+    def residual(self, x: Tensor, *fields: Field) -> Tensor:
+        """Equation residual (n,) or (n, equations) at points `x` (n, d) of one field for each unknown function."""
+
+    @abstractmethod
+    def conditions(self, tier: Tier) -> Sequence[Condition]:
+        """Initial and boundary conditions that the training loss contains."""
+
+    @abstractmethod
+    def reference(self, points: np.ndarray) -> np.ndarray:
+        """Reference values (n,) or (n, outputs), float64, at points (n, d) of the domain."""
+
+    def ansatz(self, x: Tensor, out: Tensor) -> Tensor:
+        """The solution from the network's outputs; a task with conditions built in overrides it."""
+        return out
+
+    def hard(self, x: Tensor, out: Tensor) -> Tensor:
+        """The solution from the network's outputs such that the conditions of `hard_names` hold exactly.
+
+        Raises
+        ------
+        DoesNotApply : the task states no such form.
+        """
+        raise DoesNotApply(f"task {self.name!r} states no ansatz that holds its conditions")
+
+    def curriculum(self, fraction: float) -> PdeTask:
+        """The equation at `fraction` (0 to 1) of its difficulty.
+
+        Raises
+        ------
+        DoesNotApply : the equation has no coefficient that grows.
+        """
+        raise DoesNotApply(f"task {self.name!r} has no coefficient to grow")
+
+    def with_values(self, **values: Any) -> PdeTask:
+        """A copy of the task with some attributes changed."""
+        other = copy.copy(self)
+        vars(other).update(values)
+        return other
+
+    def network(self, build: Build, inputs: int, tier: Tier) -> nn.Module:
+        """The network from `inputs` columns to `outputs`: a plain MLP unless a task says otherwise."""
+        return Mlp(build, inputs, self.outputs, int(tier.sizes["width"]), int(tier.sizes["depth"]))
+
+    def test_points(self, tier: Tier) -> np.ndarray:
+        """Points (m, d) at which the error is scored: a grid of 101 values a column in one or two dimensions."""
+        return self.domain.grid(*[101] * self.domain.dims)
+
+    def validation_points(self, tier: Tier) -> np.ndarray:
+        """Fixed uniform points (m, d) for the curve, apart from the test points."""
+        return self.domain.uniform(1000, torch.Generator().manual_seed(1)).double().numpy()
+
+    def map_points(self) -> tuple[np.ndarray, tuple[int, int]]:
+        """Points (rows * columns, d) of the exhibited map and its shape: the first two coordinates, others midway."""
+        shape = (MAP_SIDE, MAP_SIDE if self.domain.dims > 1 else 1)
+        return self.domain.grid(*shape[: self.domain.dims], *[1] * (self.domain.dims - 2)), shape
+
+    def solution(self, points: np.ndarray) -> np.ndarray:
+        """Reference values at points of the domain.
+
+        Parameters
+        ----------
+        points : (n, d), columns in the order of ``domain.names``.
+
+        Returns
+        -------
+        (n,) for one unknown function, (n, outputs) for several; float64.
+
+        Raises
+        ------
+        ValueError : wrong number of columns, or points outside the domain.
+        """
+        points = np.asarray(points, dtype=np.float64)
+        if points.ndim != 2 or points.shape[1] != self.domain.dims:
+            raise ValueError(f"points must be (n, {self.domain.dims}) for {self.name!r}, got {points.shape}")
+        if not self.domain.contains(points).all():
+            raise ValueError(f"points lie outside the domain of {self.name!r}: {self.domain}")
+        return self.reference(points)
+
+    def workload(self, context: Context) -> Workload:
+        return PinnWorkload(self, context)
+
+    def answers(self, tier: Tier) -> np.ndarray:
+        return self.solution(self.test_points(tier))
+
+    def score(self, predictions: Predictions, answers: np.ndarray) -> dict[str, float]:
+        """Errors of ``u`` (m,) or (m, outputs) against the reference; see `error_metrics`."""
+        metrics = error_metrics(predictions["u"], answers, self.success)
+        return {**metrics, "reference_error": self.reference_error}
+
+
+class PinnWorkload(Workload):
+    """Collocation points from a sampler, a loss from a pde-method; one gradient evaluation a closure call."""
+
+    def __init__(self, task: PdeTask, context: Context) -> None:
+        self.task, self.context = task, context
+        recipe, tier = context.recipe, context.tier
+        self.problem = Problem(task, context)
+        self.method: PdeMethod = recipe["pde-method"].make(self.problem)
+        build = Build(context)
+        self.model = build.finish(Surrogate(self.method, task.network(build, self.method.features, tier)))
+        self.problem.choose_engine(self.model)
+        self.count = int(tier.sizes["points"])
+        self.sampler: Sampler = recipe["sampler"].make(task.domain, self.count, context.generator("points"))
+        self.sampler.magnitude = self.magnitude
+        self.sites = build.sites
+        self.sites.update(("pde-method", "sampler"))
+        self.points: Tensor | None = None
+        self.weights: Tensor | None = None
+        points = task.validation_points(tier)
+        self.validation = (points, task.solution(points))
+
+    @property
+    def spent(self) -> float:
+        """Gradient evaluations: every closure call, and what samplers and methods evaluated on top."""
+        return self.passes + self.problem.charged
+
+    def next(self) -> None:
+        if self.points is not None:
+            self.sampler.update(self.points, self.method.pointwise)
+        self.points = self.sampler.points().to(self.context.device, non_blocking=True)
+        self.weights = self.sampler.weights(self.points)
+        self.examples += len(self.points)
+
+    def loss(self) -> Tensor:
+        assert self.points is not None
+        return self.method.loss(self.model, self.points, self.weights)
+
+    def magnitude(self, points: Tensor) -> Tensor:
+        """|residual| (n,) of the current network at `points`, detached and charged to the budget."""
+        self.problem.charged += math.ceil(len(points) / self.count)
+        with torch.enable_grad():
+            parts = points.to(self.context.device).split(self.count)
+            return torch.cat([magnitude(self.method.residual(self.model, part)) for part in parts])
+
+    def validate(self) -> dict[str, float]:
+        points, truth = self.validation
+        return self.task.score({"u": self._values(points)}, truth)
+
+    def predict(self) -> dict[str, np.ndarray]:
+        return {"u": self._values(self.task.test_points(self.context.tier))}
+
+    def exhibits(self) -> dict[str, Any]:
+        """Maps of the reference, the prediction and its error over the first two coordinates, 4 digits."""
+        points, shape = self.task.map_points()
+        truth, guess = self.task.solution(points), self._values(points)
+        names = self.task.domain.names
+        maps = {"solution": truth, "prediction": guess, "error": guess - truth}
+        return {
+            "kind": "pde-map",
+            "axes": list(names[:2]),
+            "lows": list(self.task.domain.lows[:2]),
+            "highs": list(self.task.domain.highs[:2]),
+            **{name: rounded(values.reshape(len(points), -1)[:, 0].reshape(shape)) for name, values in maps.items()},
+        }
+
+    @torch.no_grad()
+    def _values(self, points: np.ndarray) -> np.ndarray:
+        x = torch.as_tensor(points, dtype=torch.float32, device=self.context.device)
+        values = torch.cat([self.model(part) for part in x.split(EVAL_ROWS)]).double().cpu().numpy()
+        return values[:, 0] if self.task.outputs == 1 else values
+
+
+def _columns(residual: Tensor) -> Tensor:
+    return residual[:, None] if residual.ndim == 1 else residual
+
+
+def magnitude(residual: Tensor) -> Tensor:
+    """Norm (n,) over the equations of residuals (n, equations), detached."""
+    residual = residual.detach()
+    return residual[:, 0].abs() if residual.shape[1] == 1 else residual.norm(dim=1)
+
+
+def error_metrics(values: np.ndarray, truth: np.ndarray, success: float) -> dict[str, float]:
+    """Relative errors of predicted values; an error that is no number is NaN, and no success.
+
+    Parameters
+    ----------
+    values, truth : (m,) or (m, outputs); all unknown functions count in one norm.
+    success : relative L2 error below which the equation counts as solved.
+
+    Returns
+    -------
+    l2re : ||values - truth||_2 / ||truth||_2.
+    log10_l2re : its decimal logarithm, at least -16.
+    linf : max |values - truth| / max |truth|.
+    success : 1.0 or 0.0.
+
+    Raises
+    ------
+    ValueError : the shapes differ.
+    """
+    if values.shape != truth.shape:
+        raise ValueError(f"predictions of shape {values.shape} do not fit answers of shape {truth.shape}")
+    with np.errstate(over="ignore", invalid="ignore"):
+        error = values.astype(np.float64) - truth
+        l2re = float(np.linalg.norm(error) / np.linalg.norm(truth))
+        linf = float(np.abs(error).max() / np.abs(truth).max())
+    if not math.isfinite(l2re):
+        return {"log10_l2re": math.nan, "l2re": math.nan, "linf": math.nan, "success": 0.0}
+    return {
+        "log10_l2re": math.log10(max(l2re, 1e-16)),
+        "l2re": l2re,
+        "linf": linf,
+        "success": float(l2re < success),
+    }
+
+
+def rounded(values: np.ndarray) -> list[list[float | None]]:
+    """A map (rows, columns) as nested lists of 4 significant digits, None where it is no finite number."""
+    return [[float(f"{v:.4g}") if math.isfinite(v) else None for v in row] for row in values]

@@ -1,0 +1,121 @@
+"""Parameter roles, inferred from the modules that own the parameters."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+ROLES = ("matrix", "conv", "embedding", "head", "norm", "bias", "other")
+UNDECAYED = ("norm", "bias", "other")
+
+_NORMS: tuple[type, ...] = (
+    nn.modules.batchnorm._BatchNorm,
+    nn.LayerNorm,
+    nn.GroupNorm,
+    nn.modules.instancenorm._InstanceNorm,
+    nn.LocalResponseNorm,
+) + ((nn.RMSNorm,) if hasattr(nn, "RMSNorm") else ())
+_CONVS = (nn.modules.conv._ConvNd,)
+
+
+@dataclass(frozen=True)
+class ParamInfo:
+    """What is known of one parameter from the module that owns it.
+
+    Attributes
+    ----------
+    name : dotted name in the model.
+    role : one of `ROLES`.
+    module : the owning module.
+    fan_in, fan_out : as in torch.nn.init, receptive field included; 0 for 0-d and 1-d tensors.
+    residual_out : True for the weight that writes a residual branch back to its stream.
+    depth : number of residual branches in the model (0 where there is none).
+    """
+
+    name: str
+    role: str
+    module: nn.Module
+    fan_in: int
+    fan_out: int
+    residual_out: bool = False
+    depth: int = 0
+
+
+def mark(module: nn.Module, role: str) -> nn.Module:
+    """State the role of every parameter below `module` (a norm or activation of a recipe, the head)."""
+    for part in module.modules():
+        part.levelfield_role = role  # type: ignore[assignment]
+    return module
+
+
+def mark_residual(module: nn.Module) -> nn.Module:
+    """State that `module` is the last layer of a residual branch."""
+    module.levelfield_residual = True  # type: ignore[assignment]
+    return module
+
+
+def named_parameters(model: nn.Module) -> Iterator[tuple[Tensor, ParamInfo]]:
+    """Every parameter once, with its role, in registration order."""
+    seen: set[int] = set()
+    head = None if any(_stated(m) == "head" for m in model.modules()) else _last_linear(model)
+    depth = sum(bool(getattr(m, "levelfield_residual", False)) for m in model.modules())
+    for prefix, module in model.named_modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            if id(parameter) in seen:
+                continue
+            seen.add(id(parameter))
+            role = _role(module, name, parameter, module is head)
+            fan_in, fan_out = fans(parameter)
+            residual = bool(getattr(module, "levelfield_residual", False)) and parameter.ndim > 1
+            full = f"{prefix}.{name}" if prefix else name
+            yield parameter, ParamInfo(full, role, module, fan_in, fan_out, residual, depth)
+
+
+def fans(parameter: Tensor) -> tuple[int, int]:
+    """(fan_in, fan_out) as in torch.nn.init; (0, 0) for tensors of fewer than two dimensions."""
+    if parameter.ndim < 2:
+        return 0, 0
+    field = math.prod(parameter.shape[2:])
+    return parameter.shape[1] * field, parameter.shape[0] * field
+
+
+def param_groups(model: nn.Module) -> list[dict[str, Any]]:
+    """torch parameter groups, one a role present, with a 'role' key.
+
+    Norms, biases and activation parameters get ``weight_decay = 0.0``.
+    """
+    groups: dict[str, dict[str, Any]] = {}
+    for parameter, info in named_parameters(model):
+        if parameter.requires_grad:
+            group = groups.setdefault(info.role, {"params": [], "role": info.role})
+            group["params"].append(parameter)
+    for role in set(groups) & set(UNDECAYED):
+        groups[role]["weight_decay"] = 0.0
+    return [groups[role] for role in ROLES if role in groups]
+
+
+def _stated(module: nn.Module) -> str:
+    return getattr(module, "levelfield_role", "")
+
+
+def _role(module: nn.Module, name: str, parameter: Tensor, is_head: bool) -> str:
+    if _stated(module) in ("norm", "other"):
+        return _stated(module)
+    if isinstance(module, _NORMS):
+        return "norm"
+    if isinstance(module, nn.Embedding | nn.EmbeddingBag):
+        return "embedding"
+    if parameter.ndim >= 3:
+        return "conv" if isinstance(module, _CONVS) or parameter.ndim >= 4 else "matrix"
+    if parameter.ndim == 2:
+        return "head" if is_head or _stated(module) == "head" else "matrix"
+    return "bias" if name.endswith("bias") and parameter.ndim == 1 else "other"
+
+
+def _last_linear(model: nn.Module) -> nn.Module | None:
+    linears = [m for m in model.modules() if isinstance(m, nn.Linear)]
+    return linears[-1] if linears else None

@@ -1,0 +1,139 @@
+"""Supervised workloads: minibatches of examples, a loss of the slot ``loss``, logits out."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from suite.facts import Tier
+from suite.train.build import Build
+from suite.train.workload import Context, Predictions, Task, Workload
+
+
+@dataclass(frozen=True)
+class Splits:
+    """Frozen data of one tier; the test answers are not in it.
+
+    Attributes
+    ----------
+    train_x, train_y : training inputs (n, ...) and class indices (n, ...).
+    val_x, val_y : validation split.
+    test_x : test inputs.
+    """
+
+    train_x: Tensor
+    train_y: Tensor
+    val_x: Tensor
+    val_y: Tensor
+    test_x: Tensor
+
+    def to(self, device: torch.device) -> Splits:
+        return Splits(*(t.to(device) for t in (self.train_x, self.train_y, self.val_x, self.val_y, self.test_x)))
+
+
+class SupervisedTask(Task):
+    """A task that learns class indices from examples (of images, or of every token of a sequence).
+
+    A tier's sizes hold ``batch`` and ``eval_batch`` (examples).
+    """
+
+    channels_last = False
+
+    @abstractmethod
+    def splits(self, tier: Tier) -> Splits:
+        """The tier's frozen data."""
+
+    @abstractmethod
+    def model(self, build: Build, tier: Tier) -> nn.Module:
+        """The model, its replaceable parts made by `build`; returns (batch, ..., classes) logits."""
+
+    def augment(self, x: Tensor, generator: torch.Generator) -> Tensor:
+        """A training batch's inputs, augmented; the identity unless a task says otherwise."""
+        return x
+
+    def workload(self, context: Context) -> Workload:
+        return SupervisedWorkload(self, context)
+
+    def score(self, predictions: Predictions, answers: np.ndarray) -> dict[str, float]:
+        """Mean cross-entropy (nats) and accuracy of ``logits`` (n, ..., classes) against (n, ...) answers."""
+        return classification_metrics(predictions["logits"], answers)
+
+
+class SupervisedWorkload(Workload):
+    """Minibatch training on data that lie in memory, one reshuffled epoch after another."""
+
+    def __init__(self, task: SupervisedTask, context: Context) -> None:
+        self.task, self.context = task, context
+        sizes: Mapping[str, Any] = context.tier.sizes
+        self.batch, self.eval_batch = int(sizes["batch"]), int(sizes.get("eval_batch", 512))
+        data = task.splits(context.tier)
+        if task.channels_last:
+            data = Splits(*(_channels_last(t) for t in vars(data).values()))
+        self.data = data.to(context.device)
+        build = Build(context)
+        model = build.finish(task.model(build, context.tier))
+        self.model = model.to(memory_format=torch.channels_last) if task.channels_last else model
+        self.sites = build.sites
+        self.criterion = context.recipe["loss"].make()
+        self.sites["loss"] += 1
+        self.order_stream = context.generator("order")
+        self.augment_stream = context.generator("augment")
+        self.order = torch.empty(0, dtype=torch.long)
+        self.position = 0
+        self.x = self.y = torch.empty(0)
+
+    def next(self) -> None:
+        count = len(self.data.train_x)
+        if self.position + self.batch > len(self.order):
+            self.order = torch.randperm(count, generator=self.order_stream).to(self.data.train_x.device)
+            self.position = 0
+        index = self.order[self.position : self.position + self.batch]
+        self.position += self.batch
+        self.x = self.task.augment(self.data.train_x[index], self.augment_stream)
+        self.y = self.data.train_y[index]
+        self.examples += len(index)
+
+    def loss(self) -> Tensor:
+        logits = self.model(self.x)
+        return self.criterion(logits.flatten(0, -2), self.y.flatten())
+
+    def validate(self) -> dict[str, float]:
+        return self.task.score({"logits": self._logits(self.data.val_x)}, self.data.val_y.cpu().numpy())
+
+    def predict(self) -> dict[str, np.ndarray]:
+        return {"logits": self._logits(self.data.test_x)}
+
+    @torch.no_grad()
+    def _logits(self, x: Tensor) -> np.ndarray:
+        return torch.cat([self.model(part) for part in x.split(self.eval_batch)]).float().cpu().numpy()
+
+
+def _channels_last(t: Tensor) -> Tensor:
+    return t.contiguous(memory_format=torch.channels_last) if t.ndim == 4 else t
+
+
+def classification_metrics(logits: np.ndarray, answers: np.ndarray) -> dict[str, float]:
+    """Mean cross-entropy ("ce", nats) and accuracy ("accuracy", share).
+
+    Parameters
+    ----------
+    logits : (n, ..., classes), any float type.
+    answers : (n, ...) class indices.
+
+    Raises
+    ------
+    ValueError : the shapes do not belong together.
+    """
+    classes = logits.shape[-1]
+    if logits.shape[:-1] != answers.shape:
+        raise ValueError(f"predictions of shape {logits.shape} do not fit answers of shape {answers.shape}")
+    flat, truth = logits.reshape(-1, classes).astype(np.float64), answers.reshape(-1)
+    shifted = flat - flat.max(axis=1, keepdims=True)
+    losses = np.log(np.exp(shifted).sum(axis=1)) - shifted[np.arange(len(truth)), truth]
+    return {"ce": float(losses.mean()), "accuracy": float((flat.argmax(axis=1) == truth).mean())}

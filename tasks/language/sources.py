@@ -1,0 +1,168 @@
+"""Random sources of token sequences whose Bayes loss is known exactly, token by token.
+
+Every sequence starts from the source's start state, so that a model that reads
+it from a start token misses no history and the floor holds at each position.
+Randomness comes from `numpy.random.RandomState`, whose streams numpy keeps
+frozen between versions (NEP 19).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from pathlib import Path
+
+import numpy as np
+from numpy.random import RandomState
+
+from suite import cache
+
+CODE = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()
+
+
+class Source(ABC):
+    """A law of token sequences.
+
+    Attributes
+    ----------
+    key : everything the law depends on, as text.
+    vocabulary : number of tokens; they are 0 ... vocabulary - 1.
+    """
+
+    key: str
+    vocabulary: int
+
+    @abstractmethod
+    def sample(self, count: int, length: int, seed: int) -> np.ndarray:
+        """`count` independent sequences, (count, length) uint8."""
+
+    @abstractmethod
+    def losses(self, tokens: np.ndarray) -> np.ndarray:
+        """-log p(token | all earlier tokens of its sequence) in nats, float64, of (n, length) tokens."""
+
+    def kinds(self, tokens: np.ndarray) -> dict[str, np.ndarray]:
+        """Boolean masks (n, length) by which a model's excess loss is decomposed; none by default."""
+        return {}
+
+    def frozen(self, count: int, length: int, seed: int) -> np.ndarray:
+        """`sample`, made once and kept in the cache."""
+        key = f"{CODE} {self.key} {count} {length} {seed}"
+        made = cache.arrays("source", key, lambda: {"tokens": self.sample(count, length, seed)})
+        return made["tokens"]
+
+
+def draw(cumulative: np.ndarray, uniform: np.ndarray) -> np.ndarray:
+    """Indices drawn by inversion.
+
+    Parameters
+    ----------
+    cumulative : (n, k) cumulative probabilities, a row each.
+    uniform : (n,) numbers in [0, 1).
+    """
+    below = uniform[:, None] >= cumulative[:, :-1]
+    return below.sum(axis=1)
+
+
+def dirichlet_rows(random: RandomState, rows: int, columns: int, concentration: float) -> np.ndarray:
+    """(rows, columns) probabilities, each row from a symmetric Dirichlet law, none below 1e-4."""
+    law = random.dirichlet(np.full(columns, concentration), size=rows)
+    law = np.maximum(law, 1e-4)
+    return law / law.sum(axis=1, keepdims=True)
+
+
+class DyckSource(Source):
+    """Well-nested brackets with leaves between them, from an LL(1) probabilistic grammar.
+
+    With b bracket types the tokens are b openings, b closings and `leaves`
+    leaves. At nesting depth d below the limit D the next token is a leaf with
+    probability `leaf`, the closing of the innermost open bracket with
+    probability (1 - leaf) d / D, else an opening; which leaf or opening it is
+    follows a fixed Dirichlet law of the innermost open bracket's type. The law
+    of the next token is thus a function of the stack's top and depth alone, and
+    the grammar is
+
+        S_k -> leaf_j S_k | open_m S_m close_m S_k | (nothing).
+
+    Parameters
+    ----------
+    types : bracket types b.
+    leaves : number of leaves.
+    limit : deepest nesting D.
+    leaf : probability of a leaf.
+    concentration : of the Dirichlet laws.
+    seed : of the Dirichlet laws.
+    """
+
+    def __init__(
+        self,
+        types: int = 8,
+        leaves: int = 8,
+        limit: int = 8,
+        leaf: float = 0.4,
+        concentration: float = 0.5,
+        seed: int = 0,
+    ) -> None:
+        self.types, self.limit = types, limit
+        self.vocabulary = 2 * types + leaves
+        self.key = f"dyck {types} {leaves} {limit} {leaf} {concentration} {seed}"
+        random = RandomState(seed)
+        openings = dirichlet_rows(random, types + 1, types, concentration)
+        leaf_law = dirichlet_rows(random, types + 1, leaves, concentration)
+        self.law = np.zeros((limit + 1, types + 1, self.vocabulary))
+        for depth in range(limit + 1):
+            close = (1.0 - leaf) * depth / limit
+            self.law[depth, :, :types] = (1.0 - leaf - close) * openings
+            self.law[depth, range(types), range(types, 2 * types)] = close
+            self.law[depth, :, 2 * types :] = leaf * leaf_law
+
+    def sample(self, count: int, length: int, seed: int) -> np.ndarray:
+        random, cumulative = RandomState(seed), self.law.cumsum(axis=-1)
+        tokens, stack = np.empty((count, length), dtype=np.uint8), _Stack(count, self)
+        for t in range(length):
+            tokens[:, t] = draw(cumulative[stack.depth, stack.top], random.random_sample(count))
+            stack.push(tokens[:, t])
+        return tokens
+
+    def losses(self, tokens: np.ndarray) -> np.ndarray:
+        depths, tops = self.states(tokens)
+        with np.errstate(divide="ignore"):
+            return -np.log(self.law[depths, tops, tokens])
+
+    def states(self, tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Depth and innermost open type (`types` where none is open) before each token, (n, length) each."""
+        depths, tops, stack = np.empty(tokens.shape, np.int64), np.empty(tokens.shape, np.int64), _Stack(len(tokens), self)
+        for t in range(tokens.shape[1]):
+            depths[:, t], tops[:, t] = stack.depth, stack.top
+            stack.push(tokens[:, t])
+        return depths, tops
+
+    def kinds(self, tokens: np.ndarray) -> dict[str, np.ndarray]:
+        """Closings, openings and leaves, and the depth before the token (6 stands for 6 and deeper)."""
+        depths, _ = self.states(tokens)
+        kinds = {
+            "opening": tokens < self.types,
+            "closing": (tokens >= self.types) & (tokens < 2 * self.types),
+            "leaf": tokens >= 2 * self.types,
+        }
+        return kinds | {f"depth{d}": depths == d if d < 6 else depths >= d for d in range(min(self.limit, 6) + 1)}
+
+
+class _Stack:
+    """The open brackets of many sequences at once."""
+
+    def __init__(self, count: int, source: DyckSource) -> None:
+        self.types = source.types
+        self.rows = np.arange(count)
+        self.depth = np.zeros(count, dtype=np.int64)
+        self.open = np.full((count, source.limit + 1), source.types, dtype=np.int64)  # open[:, d] is the top at depth d
+
+    @property
+    def top(self) -> np.ndarray:
+        return self.open[self.rows, self.depth]
+
+    def push(self, tokens: np.ndarray) -> None:
+        """Move on by one token a sequence."""
+        opening = tokens < self.types
+        closing = (tokens >= self.types) & (tokens < 2 * self.types)
+        self.depth += opening.astype(np.int64) - closing
+        self.open[self.rows[opening], self.depth[opening]] = tokens[opening]
