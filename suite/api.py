@@ -143,5 +143,7 @@ def load_curves(folders: str | Path | Iterable[str | Path] = "results") -> pd.Da
     table = read(folders).table.select(["run_id", "tier", "task", "method", "seed", "trial", "curve"])
     frame = table.to_pandas().explode("curve", ignore_index=True)
     frame = frame[frame["curve"].notna()].reset_index(drop=True)
-    points = pd.DataFrame(list(frame.pop("curve")), columns=["spent", "steps", "examples", "seconds", "train_loss", "score"])
+    points = pd.DataFrame(
+        list(frame.pop("curve")), columns=["spent", "steps", "examples", "seconds", "train_loss", "score"]
+    )
     return frame.join(points)

@@ -6,6 +6,8 @@ contract, so that the parent knows which one a process hung or died in.
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
 import os
 import resource
@@ -13,13 +15,15 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 TIME_LIMIT = 40.0
 MEMORY_LIMIT = 4 * 2**30
+OUTPUT_LIMIT = 64 * 2**20
 _TOO_MUCH = f"asked for more than {MEMORY_LIMIT / 2**30:g} GiB of memory"
+_TOO_LONG = f"wrote more than {OUTPUT_LIMIT / 2**20:g} MiB of output; does it print in every call?"
 
 
 @dataclass(frozen=True)
@@ -60,9 +64,10 @@ def check_contracts(method: str, seconds: float = TIME_LIMIT) -> list[Finding]:
         finally:
             _kill(process)
         out.seek(0)
-        err.seek(0)
-        events = _events(out.read(1 << 20))
-        tail = err.read()[-600:].decode(errors="replace").strip()
+        events = [json.loads(line) for line in out if line.endswith(b"\n")]
+        size = err.seek(0, os.SEEK_END)
+        err.seek(max(0, size - 600))
+        tail = err.read().decode(errors="replace").strip()
     findings = [Finding(e["name"], e["verdict"], e["message"]) for e in events if "verdict" in e]
     last = events[-1] if events else {"name": "import"}
     if "end" not in last:
@@ -73,6 +78,8 @@ def check_contracts(method: str, seconds: float = TIME_LIMIT) -> list[Finding]:
 def _stopped(name: str, code: int | None, tail: str, seconds: float) -> Finding:
     if code is None:
         return Finding(name, "timeout", f"did not finish within {seconds:g} s; does it loop or wait for something?")
+    if code == -signal.SIGXFSZ or "File too large" in tail:
+        return Finding(name, "crashed", _TOO_LONG)
     if "MemoryError" in tail or "can't allocate memory" in tail:
         return Finding(name, "memory", _TOO_MUCH)
     cause = f"signal {-code}" if code < 0 else f"exit code {code}"
@@ -80,31 +87,12 @@ def _stopped(name: str, code: int | None, tail: str, seconds: float) -> Finding:
 
 
 def _kill(process: subprocess.Popen[Any]) -> None:
-    try:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
-    except (ProcessLookupError, PermissionError):
-        pass
     process.wait()
 
 
-def _events(data: bytes) -> list[dict[str, Any]]:
-    """The checker's own lines; what the method itself printed is passed over."""
-    found = []
-    for line in data.split(b"\n"):
-        if line.startswith(b'{"levelfield": '):
-            try:
-                found.append(json.loads(line)["levelfield"])
-            except (ValueError, KeyError):
-                continue
-    return found
-
-
-def _say(**facts: Any) -> None:
-    sys.stdout.write("\n" + json.dumps({"levelfield": facts}) + "\n")
-    sys.stdout.flush()
-
-
-def _outcomes(name: str) -> Iterator[Finding]:
+def _outcomes(name: str, say: Callable[..., None]) -> Iterator[Finding]:
     import torch
 
     from suite.contract import ContractError, contracts
@@ -113,7 +101,7 @@ def _outcomes(name: str) -> Iterator[Finding]:
     torch.set_num_threads(1)
     method = registry().method(name)
     for contract in contracts(method):
-        _say(name=contract.__name__)
+        say(name=contract.__name__)
         try:
             contract(method)
         except ContractError as error:
@@ -121,6 +109,9 @@ def _outcomes(name: str) -> Iterator[Finding]:
         except MemoryError:
             yield Finding(contract.__name__, "memory", _TOO_MUCH)
         except Exception as error:
+            if isinstance(error, OSError) and error.errno == errno.EFBIG:
+                yield Finding(contract.__name__, "crashed", _TOO_LONG)
+                continue
             memory = "can't allocate memory" in str(error)
             message = f"raises {type(error).__name__}: {error}" if not memory else _TOO_MUCH
             yield Finding(contract.__name__, "memory" if memory else "broken", message[:600])
@@ -131,11 +122,18 @@ def _outcomes(name: str) -> Iterator[Finding]:
 def main(name: str) -> None:
     if sys.platform == "linux":
         resource.setrlimit(resource.RLIMIT_DATA, (MEMORY_LIMIT, MEMORY_LIMIT))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (64 * 2**20, 64 * 2**20))
-    _say(name="import")
-    for finding in _outcomes(name):
-        _say(name=finding.name, verdict=finding.verdict, message=finding.message)
-    _say(name="end", end=True)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (OUTPUT_LIMIT, OUTPUT_LIMIT))
+    events = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # what the method prints does not mix with the findings
+
+    def say(**facts: Any) -> None:
+        events.write(json.dumps(facts) + "\n")
+        events.flush()
+
+    say(name="import")
+    for finding in _outcomes(name, say):
+        say(name=finding.name, verdict=finding.verdict, message=finding.message)
+    say(name="end", end=True)
 
 
 if __name__ == "__main__":

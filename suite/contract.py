@@ -86,7 +86,9 @@ def finite_where_finite(method: Method) -> None:
         x = torch.cat([torch.linspace(-50, 50, 399), torch.zeros(1)])[:, None].repeat(1, 8).to(dtype).requires_grad_()
         y = _activation(method, dtype)(x)
         finite = bool(y.isfinite().all())
-        _need(finite, f"is not finite on [-50, 50] in {dtype}" + ("" if finite else f" (first at x = {_first_bad(x, y)})"))
+        _need(
+            finite, f"is not finite on [-50, 50] in {dtype}" + ("" if finite else f" (first at x = {_first_bad(x, y)})")
+        )
         if y.requires_grad:
             y.float().sum().backward()
             good = x.grad is None or bool(x.grad.isfinite().all())
@@ -173,19 +175,24 @@ def _optimize(method: Method, steps: int, interrupt: int = -1) -> tuple[list[flo
             state = copy.deepcopy(optimizer.state_dict())
             optimizer = method.make(param_groups(model))
             optimizer.load_state_dict(state)
-
-        def closure() -> Tensor:
-            optimizer.zero_grad(set_to_none=True)
-            loss = nn.functional.cross_entropy(model(x), y)
-            loss.backward()
-            return loss.detach()
-
-        if getattr(optimizer, "needs_closure", False):
-            losses.append(float(optimizer.step(closure)))
-        else:
-            losses.append(float(closure()))
-            optimizer.step()
+        losses.append(_step(optimizer, model, x, y))
     return losses, model
+
+
+def _step(optimizer: Any, model: nn.Module, x: Tensor, y: Tensor) -> float:
+    """One step as the training loop takes it; returns the loss before it."""
+
+    def closure() -> Tensor:
+        optimizer.zero_grad(set_to_none=True)
+        loss = nn.functional.cross_entropy(model(x), y)
+        loss.backward()
+        return loss.detach()
+
+    if getattr(optimizer, "needs_closure", False):
+        return float(optimizer.step(closure))
+    loss = closure()
+    optimizer.step()
+    return float(loss)
 
 
 def is_an_optimizer(method: Method) -> None:
@@ -211,7 +218,9 @@ def steps_are_finite_and_move(method: Method) -> None:
 
 def optimizer_is_deterministic(method: Method) -> None:
     """The same steps from the same start agree bit for bit."""
-    _need(_optimize(method, 6)[0] == _optimize(method, 6)[0], "gives two trajectories from one start; seed its own draws")
+    _need(
+        _optimize(method, 6)[0] == _optimize(method, 6)[0], "gives two trajectories from one start; seed its own draws"
+    )
 
 
 def optimizer_resumes(method: Method) -> None:
@@ -227,18 +236,7 @@ def skips_missing_gradients(method: Method) -> None:
     idle = nn.Linear(4, 4)
     before = idle.weight.clone()
     optimizer = method.make(param_groups(nn.ModuleList([idle, model])))
-
-    def closure() -> Tensor:
-        optimizer.zero_grad(set_to_none=True)
-        loss = nn.functional.cross_entropy(model(x), y)
-        loss.backward()
-        return loss.detach()
-
-    if getattr(optimizer, "needs_closure", False):
-        optimizer.step(closure)
-    else:
-        closure()
-        optimizer.step()
+    _step(optimizer, model, x, y)
     _need(torch.equal(before, idle.weight), "moves a parameter that has no gradient")
 
 
@@ -263,8 +261,8 @@ def loss_is_a_mean(method: Method) -> None:
         logits = (scale * torch.randn(16, 5, generator=generator)).requires_grad_(True)
         value = loss(logits, targets)
         _need(value.ndim == 0, f"gives shape {tuple(value.shape)}, not a scalar")
-        value.backward()
-        good = bool(value.isfinite()) and bool(logits.grad.isfinite().all())
+        (gradient,) = torch.autograd.grad(value, logits)
+        good = bool(value.isfinite()) and bool(gradient.isfinite().all())
         _need(good, f"or its gradient is not finite for logits of scale {scale:g}")
 
 

@@ -236,6 +236,13 @@ def text(name: str) -> bytes:
     return made["utf8"].tobytes()
 
 
+def documents(name: str) -> list[bytes]:
+    """The pieces of a text that end in a line ``<|endoftext|>``, each with that line."""
+    mark = f"\n{END_OF_TEXT}\n".encode()
+    *pieces, rest = text(name).split(mark)
+    return [piece + mark for piece in pieces] + ([rest] if rest else [])
+
+
 # ---------------------------------------------------------------- reading
 
 

@@ -17,9 +17,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from suite.registry import _DECORATORS, Method, TaskInfo
+from suite.registry import Method, RegistryError, TaskInfo, decorator_kind, module_name, packages
 
-PROJECT_PACKAGES = ("tasks", "baselines")
 # Facts that never move a score; changing them must not invalidate a result.
 _PROSE = {"title", "paper", "noise", "target", "confidence", "system", "superseded_by", "imports", "tiers"}
 
@@ -39,8 +38,13 @@ def _plain(value: Any) -> Any:
 
 
 def source_hash(path: str | Path) -> str:
-    """Hash of a source file and of every project file it imports, docstrings and comments left out."""
-    return digest([[Path(p).name, _code(p)] for p in sorted(_closure(str(path)))], 12)
+    """Hash of a source file and of every project file it imports, docstrings and comments left out.
+
+    It depends neither on where the files lie nor on the version of Python.
+    """
+    files = _closure(str(path))
+    imported = frozenset(name for file in files for name in _imported_names(file))
+    return digest(sorted([Path(file).name, _code(file, imported)] for file in files), 12)
 
 
 def method_hash(method: Method) -> str:
@@ -66,43 +70,93 @@ def _closure(path: str) -> set[str]:
 
 @functools.lru_cache(maxsize=4096)
 def _tree(path: str, stamp: int) -> ast.Module:
-    return ast.parse(Path(path).read_bytes())
+    return _read_tree(path)
+
+
+def _read_tree(path: str) -> ast.Module:
+    try:
+        return ast.parse(Path(path).read_bytes())
+    except SyntaxError as error:
+        raise RegistryError(f"{path}:{error.lineno}: {error.msg}; fix the file so that it parses") from None
 
 
 def _parsed(path: str) -> ast.Module:
     return _tree(path, os.stat(path).st_mtime_ns)
 
 
-def _code(path: str) -> str:
-    """The file's code as its syntax tree, without docstrings and facts that never move a score."""
-    return _dumped(path, os.stat(path).st_mtime_ns)
+def _code(path: str, imported: frozenset[str] = frozenset()) -> str:
+    """The file's code as its syntax tree, without docstrings and facts that never move a score.
+
+    A module-level constant that only such facts name is left out too, unless
+    its name is among those that other files have `imported`.
+    """
+    return _dumped(path, os.stat(path).st_mtime_ns, imported)
 
 
 @functools.lru_cache(maxsize=4096)
-def _dumped(path: str, stamp: int) -> str:
-    tree = ast.parse(Path(path).read_bytes())
+def _dumped(path: str, stamp: int, imported: frozenset[str]) -> str:
+    tree = _read_tree(path)
+    prose: list[ast.AST] = []
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             first = node.body[0] if node.body else None
-            if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str):
+            if (
+                isinstance(first, ast.Expr)
+                and isinstance(first.value, ast.Constant)
+                and isinstance(first.value.value, str)
+            ):
                 node.body = node.body[1:]
-        if isinstance(node, ast.Call):
-            name = node.func.id if isinstance(node.func, ast.Name) else ""
-            if name in _DECORATORS:
-                node.keywords = [k for k in node.keywords if k.arg not in _PROSE]
-    return ast.dump(tree)
+        if isinstance(node, ast.Call) and decorator_kind(node) is not None:
+            prose += [k for k in node.keywords if k.arg in _PROSE]
+            node.keywords = [k for k in node.keywords if k.arg not in _PROSE]
+    unused = _names(*prose) - _names(tree) - imported
+    if "*" not in imported:
+        tree.body = [node for node in tree.body if not _assigns(node) & unused]
+    return _dump(tree)
+
+
+def _names(*nodes: ast.AST) -> set[str]:
+    """Names that are read below the nodes."""
+    found = (n for node in nodes for n in ast.walk(node))
+    return {n.id for n in found if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)}
+
+
+def _assigns(node: ast.stmt) -> set[str]:
+    targets = node.targets if isinstance(node, ast.Assign) and len(node.targets) == 1 else []
+    return {target.id for target in targets if isinstance(target, ast.Name)}
+
+
+def _dump(node: Any) -> str:
+    """A syntax tree as text; empty fields are left out, since Python versions differ in which there are."""
+    if isinstance(node, ast.AST):
+        stated = [(name, value) for name, value in ast.iter_fields(node) if value is not None and value != []]
+        return f"{type(node).__name__}({','.join(f'{name}={_dump(value)}' for name, value in stated)})"
+    if isinstance(node, list):
+        return f"[{','.join(map(_dump, node))}]"
+    return ascii(node)
 
 
 def _imports(path: str) -> Iterator[str]:
+    """Project files that a file imports."""
+    package = module_name(Path(path)).split(".")
+    package = package if Path(path).name == "__init__.py" else package[:-1]
     for node in ast.walk(_parsed(path)):
         names: list[str] = []
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
-            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        elif isinstance(node, ast.ImportFrom):
+            parents = package[: len(package) - node.level + 1] if node.level else []
+            module = ".".join([*parents, *([node.module] if node.module else [])])
+            names = [module, *(f"{module}.{alias.name}" for alias in node.names)]
         for name in names:
-            if name.partition(".")[0] in PROJECT_PACKAGES and (file := _module_file(name)):
+            if name.partition(".")[0] in packages() and (file := _module_file(name)):
                 yield file
+
+
+def _imported_names(path: str) -> Iterator[str]:
+    for node in ast.walk(_parsed(path)):
+        if isinstance(node, ast.ImportFrom):
+            yield from (alias.name for alias in node.names)
 
 
 @functools.cache

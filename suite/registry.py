@@ -175,7 +175,7 @@ class Registry:
         self.methods: dict[str, Method] = {}
         self.problems: list[RegistryError] = []
         cache = _Cache()
-        for path in _sources(extra):
+        for path in _sources(extra, self.problems):
             try:
                 entries = cache.entries(path)
             except RegistryError as error:
@@ -188,7 +188,7 @@ class Registry:
     def _add(self, entry: Entry) -> None:
         table: dict[str, Any] = self.tasks if isinstance(entry, TaskInfo) else self.methods
         other = table.get(entry.name)
-        if other is not None and other.path != entry.path:
+        if other is not None and (other.path, other.line) != (entry.path, entry.line):
             self.problems.append(
                 RegistryError(
                     f"{entry.path}:{entry.line}: {entry.name!r} is already registered at "
@@ -277,7 +277,7 @@ def _import(path: Path) -> ModuleType:
     name = module_name(path)
     if name in sys.modules:
         return sys.modules[name]
-    if name.partition(".")[0] in ("tasks", "baselines"):
+    if name.partition(".")[0] in packages():
         return importlib.import_module(name)
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec and spec.loader
@@ -293,7 +293,7 @@ def _import(path: Path) -> ModuleType:
 
 def module_name(path: Path) -> str:
     """Import name of a source file: its own inside the packages, a private one outside."""
-    for package in ("tasks", "baselines"):
+    for package in packages():
         for root in _package_roots(package):
             if path.is_relative_to(root):
                 parts = path.relative_to(root).with_suffix("").parts
@@ -306,23 +306,51 @@ def module_name(path: Path) -> str:
 
 
 @functools.cache
+def packages() -> tuple[str, ...]:
+    """Top-level packages whose files are imported under their own names."""
+    points = importlib.metadata.entry_points(group=ENTRY_POINT_GROUP)
+    return ("tasks", "baselines", *sorted({point.module.partition(".")[0] for point in points}))
+
+
+@functools.cache
 def _package_roots(package: str) -> tuple[Path, ...]:
     spec = importlib.util.find_spec(package)
     return tuple(Path(p).resolve() for p in (spec.submodule_search_locations or ())) if spec else ()
 
 
-def _sources(extra: tuple[str, ...]) -> Iterator[Path]:
+def _sources(extra: tuple[str, ...], problems: list[RegistryError]) -> Iterator[Path]:
     for package in ("tasks", "baselines"):
         for root in _package_roots(package):
             yield from _python_files(str(root))
     for point in importlib.metadata.entry_points(group=ENTRY_POINT_GROUP):
-        spec = importlib.util.find_spec(point.value)
-        if spec and spec.submodule_search_locations:
-            for location in spec.submodule_search_locations:
-                yield from _python_files(str(Path(location).resolve()))
-        elif spec and spec.origin:
-            yield Path(spec.origin)
-    yield from (Path(p) for p in extra)
+        files = list(_module_sources(point.module))
+        if not files:
+            problems.append(
+                RegistryError(
+                    f"entry point {point.name!r} of group {ENTRY_POINT_GROUP}: no module {point.module!r}; "
+                    f"reinstall or remove the package that states it"
+                )
+            )
+        yield from files
+    yield from (Path(p).resolve() for p in extra)
+
+
+def _module_sources(name: str) -> Iterator[Path]:
+    """Files of a module or of all of a package, found without importing it or its parents."""
+    package, *rest = name.split(".")
+    try:
+        spec = importlib.util.find_spec(package)
+    except (ImportError, ValueError):
+        return
+    roots = list(spec.submodule_search_locations or ()) if spec else []
+    if spec and spec.origin and not roots and not rest:
+        yield Path(spec.origin).resolve()
+    for root in roots:
+        base = Path(root, *rest).resolve()
+        if base.is_dir():
+            yield from _python_files(str(base))
+        elif base.with_suffix(".py").is_file():
+            yield base.with_suffix(".py")
 
 
 def _python_files(folder: str) -> Iterator[Path]:
@@ -352,14 +380,14 @@ def scan(path: Path) -> list[Entry]:
     for node in tree.body:
         if isinstance(node, ast.ClassDef | ast.FunctionDef):
             for call in node.decorator_list:
-                if (kind := _decorator_kind(call)) is not None:
+                if (kind := decorator_kind(call)) is not None:
                     doc = ast.get_docstring(node) or ""
                     entries.append(_entry(kind, call, names, path, node.name, doc))
         elif isinstance(node, ast.Assign | ast.AnnAssign) and node.value is not None:
             targets = node.targets if isinstance(node, ast.Assign) else [node.target]
             name = targets[0].id if isinstance(targets[0], ast.Name) else ""
             value = node.value
-            if isinstance(value, ast.Call) and (kind := _decorator_kind(value.func)) is not None:
+            if isinstance(value, ast.Call) and (kind := decorator_kind(value.func)) is not None:
                 entries.append(_entry(kind, value.func, names, path, name, ""))
             elif name:
                 try:
@@ -378,7 +406,8 @@ def _fields(entry: Any) -> dict[str, Any]:
     return {name: getattr(entry, name) for name in entry.__dataclass_fields__}
 
 
-def _decorator_kind(node: ast.expr) -> str | None:
+def decorator_kind(node: ast.expr) -> str | None:
+    """The slot, or "task", that a call registers for; None when it is no registering call."""
     if isinstance(node, ast.Call):
         target = node.func
         name = target.id if isinstance(target, ast.Name) else getattr(target, "attr", None)
@@ -395,7 +424,7 @@ def _entry(kind: str, node: ast.expr, names: Mapping[str, Any], path: Path, attr
     if not isinstance(name, str) or not name or set(name) - set("abcdefghijklmnopqrstuvwxyz0123456789-."):
         raise RegistryError(f"{where}: a name is lower-case letters, digits, '-' and '.', got {name!r}")
     facts = {k.arg: _literal(k.value, names, path) for k in node.keywords if k.arg}
-    common = {"name": name, "path": str(path), "line": node.lineno, "attribute": attribute, "doc": doc}
+    common: dict[str, Any] = {"name": name, "path": str(path), "line": node.lineno, "attribute": attribute, "doc": doc}
     cls: type[Entry] = TaskInfo if kind == "task" else Method
     if kind != "task":
         common["slot"] = kind
@@ -404,7 +433,7 @@ def _entry(kind: str, node: ast.expr, names: Mapping[str, Any], path: Path, attr
         known = sorted(set(cls.__dataclass_fields__) - set(common))
         raise RegistryError(f"{where}: {name!r} states unknown facts {sorted(unknown)}; known: {', '.join(known)}")
     for key in ("families", "slots", "imports"):
-        if key in facts:
+        if isinstance(facts.get(key), list):
             facts[key] = tuple(facts[key])
     try:
         entry = cls(**common, **facts)
@@ -414,7 +443,29 @@ def _entry(kind: str, node: ast.expr, names: Mapping[str, Any], path: Path, attr
     return entry
 
 
+# The type of each fact, and of the values of those that are mappings.
+_TYPES: dict[str, Any] = {
+    **dict.fromkeys(("families", "slots", "imports"), tuple),
+    **dict.fromkeys(("defaults", "space", "recipe", "tiers", "noise"), Mapping),
+    **dict.fromkeys(("title", "system", "confidence", "requires", "data", "unit", "superseded_by"), str),
+    **dict.fromkeys(("passes", "lr_scale"), int | float),
+    **dict.fromkeys(("surrogate", "stochastic", "vmap", "compiles"), bool),
+    "version": int,
+    "metric": Metric,
+    "paper": Paper | None,
+    "target": int | float | None,
+}
+_VALUE_TYPES: dict[str, Any] = {"space": Domain, "tiers": Tier, "noise": Noise}
+
+
 def _check(entry: Entry, where: str) -> None:
+    for fact, value in _fields(entry).items():
+        values = value.values() if fact in _VALUE_TYPES and isinstance(value, Mapping) else ()
+        odd = [v for v in values if not isinstance(v, _VALUE_TYPES[fact])]
+        if odd or not isinstance(value, _TYPES.get(fact, object)):
+            wanted = _VALUE_TYPES[fact] if odd else _TYPES[fact]
+            wanted = wanted.__name__ if isinstance(wanted, type) else wanted
+            raise RegistryError(f"{where}: {entry.name!r}: {fact} takes {wanted}, got {(odd or [value])[0]!r}")
     if isinstance(entry, Method):
         bad = [k for k, domain in entry.space.items() if k not in entry.defaults or entry.defaults[k] not in domain]
         if bad:
@@ -443,7 +494,7 @@ def _literal(node: ast.expr, names: Mapping[str, Any], path: Path) -> Any:
 
     def value(n: ast.expr) -> Any:
         match n:
-            case ast.Constant():
+            case ast.Constant(value=str() | int() | float() | None):
                 return n.value
             case ast.Tuple():
                 return tuple(value(e) for e in n.elts)
@@ -471,7 +522,10 @@ def _literal(node: ast.expr, names: Mapping[str, Any], path: Path) -> Any:
             f"running the file, so write them as numbers, strings, dicts or {', '.join(_CALLABLES)}"
         )
 
-    return value(node)
+    try:
+        return value(node)
+    except (TypeError, ValueError, ArithmeticError) as error:
+        raise RegistryError(f"{path}:{node.lineno}: {ast.unparse(node)!r}: {error}") from None
 
 
 _ENCODED: dict[str, type] = {c.__name__: c for c in (Method, TaskInfo)} | _CALLABLES
@@ -516,11 +570,15 @@ class _Cache:
         home = Path(os.environ.get("LEVELFIELD_CACHE") or Path.home() / ".cache" / "levelfield")
         here = hashlib.sha256(str(Path(__file__).resolve()).encode()).hexdigest()[:12]
         self.file = home / f"registry-{version}-{here}.json"
+        own = [Path(__file__).with_name(f"{name}.py").stat() for name in ("facts", "registry", "slots", "space")]
+        self.reader = [[stat.st_size, stat.st_mtime_ns] for stat in own]
         self.changed = False
         self.scans: dict[str, Any] = {}
         try:
-            self.scans = json.loads(self.file.read_text())
-        except (OSError, ValueError):  # no cache, or a damaged one: scan again
+            stored = json.loads(self.file.read_text())
+            if stored["reader"] == self.reader:
+                self.scans = dict(stored["scans"])
+        except (OSError, ValueError, TypeError, KeyError):  # no cache, or a damaged one: scan again
             self.changed = True
 
     def entries(self, path: Path) -> list[Entry]:
@@ -529,13 +587,21 @@ class _Cache:
         except OSError as error:
             raise RegistryError(f"{path}: cannot be read: {error.strerror}") from None
         stamp = [stat.st_size, stat.st_mtime_ns]
-        known = self.scans.get(str(path))
-        if known is not None and known[0] == stamp:
-            return [_decode(entry) for entry in known[1]]
+        if (kept := self._kept(path, stamp)) is not None:
+            return kept
         entries = scan(path)
         self.changed = True
         self.scans[str(path)] = [stamp, [_encode(entry) for entry in entries]]
         return entries
+
+    def _kept(self, path: Path, stamp: list[int]) -> list[Entry] | None:
+        """The file's entries as they were scanned before; None when it has changed or the cache is damaged."""
+        try:
+            known, encoded = self.scans[str(path)]
+            entries = [_decode(entry) for entry in encoded]
+        except (KeyError, TypeError, ValueError, AttributeError):
+            return None
+        return entries if known == stamp and all(isinstance(entry, Entry) for entry in entries) else None
 
     def save(self) -> None:
         if not self.changed:
@@ -543,7 +609,7 @@ class _Cache:
         try:
             self.file.parent.mkdir(parents=True, exist_ok=True)
             temporary = self.file.with_suffix(f".{os.getpid()}")
-            temporary.write_text(json.dumps(self.scans))
+            temporary.write_text(json.dumps({"reader": self.reader, "scans": self.scans}))
             os.replace(temporary, self.file)
         except OSError:
             return

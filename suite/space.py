@@ -20,7 +20,7 @@ class Uniform:
     high: float
 
     def at(self, u: float) -> float:
-        return self.low + u * (self.high - self.low)
+        return min(self.high, self.low + u * (self.high - self.low))
 
     def __contains__(self, value: Any) -> bool:
         return _is_real(value) and self.low <= value <= self.high
@@ -38,7 +38,8 @@ class LogUniform:
             raise ValueError(f"LogUniform needs 0 < low < high, got {self.low}, {self.high}")
 
     def at(self, u: float) -> float:
-        return math.exp(math.log(self.low) + u * (math.log(self.high) - math.log(self.low)))
+        value = math.exp(math.log(self.low) + u * (math.log(self.high) - math.log(self.low)))
+        return min(self.high, max(self.low, value))
 
     def scaled(self, factor: float) -> LogUniform:
         """The same space moved by `factor` (a task's learning-rate scale)."""
@@ -59,7 +60,7 @@ class IntUniform:
         return min(self.high, self.low + int(u * (self.high - self.low + 1)))
 
     def __contains__(self, value: Any) -> bool:
-        return isinstance(value, int) and self.low <= value <= self.high
+        return isinstance(value, int) and _is_real(value) and self.low <= value <= self.high
 
 
 @dataclass(frozen=True)

@@ -37,18 +37,23 @@ class Mixer(nn.Module):
     causal : whether a token sees only itself and the past.
     gates : further scalars a head and token that the fused projection gives.
     bias : biases of both projections.
+    inner : modules between the projections, by the attribute they get; the output projection comes after them.
 
     Raises
     ------
     ValueError : `heads` does not divide `features`.
     """
 
-    def __init__(self, features: int, heads: int, causal: bool, *, gates: int = 0, bias: bool = False) -> None:
+    def __init__(
+        self, features: int, heads: int, causal: bool, *, gates: int = 0, bias: bool = False, **inner: nn.Module
+    ) -> None:
         super().__init__()
         if features % heads:
             raise ValueError(f"{heads} heads do not divide {features} features")
         self.heads, self.causal, self.gates = heads, causal, gates
         self.qkv = nn.Linear(features, 3 * features + gates * heads, bias=bias)
+        for name, module in inner.items():
+            self.add_module(name, module)
         self.out = mark_residual(nn.Linear(features, features, bias=bias))
 
     def split(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -64,6 +69,10 @@ class Mixer(nn.Module):
         """Mixed values (batch, heads, time, width)."""
         raise NotImplementedError
 
+    def finish(self, mixed: Tensor) -> Tensor:
+        """Output (batch, time, features) of the concatenated heads (the same shape)."""
+        return self.out(mixed)
+
     def forward(self, x: Tensor) -> Tensor:
         mixed = self.mix(*self.split(x))
-        return self.out(mixed.transpose(1, 2).reshape(x.shape))
+        return self.finish(mixed.transpose(1, 2).reshape(x.shape))

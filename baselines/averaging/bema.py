@@ -67,6 +67,7 @@ class PowerAverage(ShadowAverager):
         """What evaluation uses, of the parameters; the average has just moved."""
         raise NotImplementedError
 
+    @torch.no_grad()
     def update(self, step: float, total: float) -> None:
         self.updates += 1
         ended = periods(step, total, self.every)

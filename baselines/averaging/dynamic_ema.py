@@ -37,6 +37,7 @@ class DynamicEma(ShadowAverager):
         self.previous = Shadow({name: torch.zeros_like(t) for name, t in self.live().items() if name in self.trained})
         self.updates = 0
 
+    @torch.no_grad()
     def update(self, step: float, total: float) -> None:
         live = self.live()
         gradients = self._gradients()

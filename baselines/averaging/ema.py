@@ -91,7 +91,7 @@ class EmaEval(ExponentialAverage):
 @averaging(
     "ema-scaling",
     paper=Paper("How to Scale Your EMA", arxiv="2307.13813", year=2023),
-    defaults={"decay": 0.999, "kappa": 4.0},
+    defaults={"decay": 0.99, "kappa": 4.0},
     space={"decay": Uniform(0.9, 0.9999), "kappa": LogUniform(0.25, 16.0)},
     families=("vision", "language"),
     confidence="known",

@@ -34,13 +34,17 @@ class AdaptiveGradClip(Stepper):
 
     def gradients(self, closure: Closure) -> Tensor:
         loss = closure()
-        with torch.no_grad():
-            for group in self.optimizer.param_groups:
-                if group.get("role") != "head":
-                    for p in group["params"]:
-                        if p.grad is not None:
-                            largest = self.clipping * unit_norms(p).clamp(min=self.eps)
-                            p.grad.mul_((largest / unit_norms(p.grad).clamp(min=1e-6)).clamp(max=1.0))
+        clipped = [g for g in self.optimizer.param_groups if g.get("role") != "head"]
+        pairs = [(p.detach(), p.grad) for group in clipped for p in group["params"] if p.grad is not None]
+        if pairs:
+            factors = [unit_norms(weight) for weight, _ in pairs]
+            lengths = [unit_norms(grad) for _, grad in pairs]
+            torch._foreach_clamp_min_(factors, self.eps)
+            torch._foreach_mul_(factors, self.clipping)
+            torch._foreach_clamp_min_(lengths, 1e-6)
+            torch._foreach_div_(factors, lengths)
+            torch._foreach_clamp_max_(factors, 1.0)
+            torch._foreach_mul_([grad for _, grad in pairs], factors)
         return loss
 
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -25,16 +27,21 @@ class PerpGrad(Stepper):
 
     def gradients(self, closure: Closure) -> Tensor:
         loss = closure()
-        with torch.no_grad():
-            for p in self.parameters():
-                if p.numel() > 1 and p.grad is not None:
-                    make_orthogonal_(p.grad, p)
+        pairs = [(p.detach(), p.grad) for p in self.parameters() if p.numel() > 1 and p.grad is not None]
+        if pairs:
+            make_orthogonal_([grad for _, grad in pairs], [weight for weight, _ in pairs])
         return loss
 
 
-def make_orthogonal_(gradient: Tensor, weight: Tensor) -> None:
-    """Replace `gradient` by its part orthogonal to `weight`, at its own norm."""
-    g, w = gradient.flatten(), weight.flatten()
-    orthogonal = g - torch.dot(w, g) / (torch.dot(w, w) + TINY) * w
-    scale = torch.linalg.vector_norm(g) / (torch.linalg.vector_norm(orthogonal) + TINY)
-    gradient.copy_((orthogonal * scale).view_as(gradient))
+def make_orthogonal_(gradients: list[Tensor], weights: list[Tensor]) -> None:
+    """Replace each gradient by its part orthogonal to its weight, at its own norm."""
+    dots = torch.stack([torch.dot(w.flatten(), g.flatten()) for w, g in zip(weights, gradients, strict=True)])
+    along = (dots / (norms(weights).square() + TINY)).unbind()
+    orthogonal = torch._foreach_sub(gradients, torch._foreach_mul(weights, along))
+    scales = (norms(gradients) / (norms(orthogonal) + TINY)).unbind()
+    torch._foreach_copy_(gradients, torch._foreach_mul(orthogonal, scales))
+
+
+def norms(tensors: Sequence[Tensor]) -> Tensor:
+    """Euclidean norm of each tensor, (n,)."""
+    return torch.stack(torch._foreach_norm(list(tensors)))

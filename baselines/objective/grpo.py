@@ -8,12 +8,12 @@ from suite.train.objective import Objective, Rollouts, clipped, ratio, sequence_
 
 @objective(
     "grpo",
-    paper=Paper("DeepSeekMath: Pushing the Limits of Mathematical Reasoning in Open Language Models", arxiv="2402.03300"),
+    paper=Paper("DeepSeekMath: Pushing the Limits of Mathematical Reasoning", arxiv="2402.03300", year=2024),
     defaults={"clip": 0.2},
     space={"clip": Uniform(0.05, 0.5)},
     families=("rlvr",),
     confidence="verified",
-)  # fmt: skip
+)
 @dataclass
 class GRPO(Objective):
     """Group relative policy optimization, without a KL term.

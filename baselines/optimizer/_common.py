@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from copy import deepcopy
 from typing import Any
 
 import torch
@@ -80,14 +81,15 @@ class StateLists:
         decay(group, params)
         torch._foreach_add_(params, direction, alpha=-group["lr"])
 
-    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:  # type: ignore[override]
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Restore what `state_dict` gave, as copies in their own dtype (torch casts to the parameter's)."""
         super().load_state_dict(dict(state_dict))  # type: ignore[misc]
         saved, ids = state_dict["state"], [i for g in state_dict["param_groups"] for i in g["params"]]
         params = [p for g in self.param_groups for p in g["params"]]
         for i, p in zip(ids, params, strict=True):
             for name, value in saved.get(i, {}).items():
-                self.state[p][name] = value.to(p.device, copy=True) if isinstance(value, Tensor) else value
+                own = self.state[p]
+                own[name] = value.to(p.device, copy=True) if isinstance(value, Tensor) else deepcopy(own[name])
 
 
 class ForeachOptimizer(StateLists, Optimizer):
@@ -110,7 +112,7 @@ class ForeachOptimizer(StateLists, Optimizer):
             group.setdefault("initial_lr", group["lr"])
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor | None:
+    def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor | None:  # type: ignore[override]
         """Update every parameter that has a gradient; returns the closure's loss, if one is given."""
         loss = None
         if closure is not None:
@@ -180,14 +182,19 @@ def total(values: list[Tensor]) -> Tensor:
     return torch.stack([v.to(values[0].device, dtype) for v in values]).sum()
 
 
+def norms(tensors: list[Tensor], order: int = 2) -> list[Tensor]:
+    """ℓ2 (or ℓ1) norm of each tensor, 0-d, in at least float32."""
+    return [torch.linalg.vector_norm(t, order, dtype=torch.promote_types(t.dtype, torch.float32)) for t in tensors]
+
+
 def global_norm(tensors: list[Tensor]) -> Tensor:
     """Euclidean norm of all tensors as one vector, 0-d."""
-    return total([norm.square() for norm in _norms(tensors, 2)]).sqrt()
+    return total([norm.square() for norm in norms(tensors)]).sqrt()
 
 
 def global_sum_abs(tensors: list[Tensor]) -> Tensor:
     """ℓ1 norm of all tensors as one vector, 0-d."""
-    return total(_norms(tensors, 1))
+    return total(norms(tensors, 1))
 
 
 def inner(left: list[Tensor], right: list[Tensor]) -> Tensor:
@@ -197,13 +204,24 @@ def inner(left: list[Tensor], right: list[Tensor]) -> Tensor:
     )
 
 
-def _norms(tensors: list[Tensor], order: int) -> list[Tensor]:
-    return [torch.linalg.vector_norm(t, order, dtype=torch.promote_types(t.dtype, torch.float32)) for t in tensors]
+def signs(tensors: list[Tensor]) -> list[Tensor]:
+    """Sign of each entry; NaN where it isn't finite (torch gives NaN the sign 0, which would hide a divergence)."""
+    found = torch._foreach_sign(tensors)
+    torch._foreach_add_(found, torch._foreach_sub(tensors, tensors))
+    return list(found)
 
 
-def per_tensor_norms(tensors: list[Tensor]) -> list[Tensor]:
-    """Euclidean norm of each tensor, 0-d, at least float32."""
-    return _norms(tensors, 2)
+def inverse_power(norm: Tensor, power: float = 1.0) -> Tensor:
+    """norm^(−power) of a 0-d norm or of a tensor of norms, 0 where the norm is 0."""
+    return torch.where(norm == 0, 0.0, norm.pow(-power))
+
+
+def eigh(matrix: Tensor) -> tuple[Tensor, Tensor]:
+    """Eigenvalues, ascending, and eigenvectors of a symmetric matrix; NaN, not an error, where it isn't finite."""
+    if not torch.isfinite(matrix).all():
+        return torch.full_like(matrix[0], torch.nan), torch.full_like(matrix, torch.nan)
+    values, vectors = torch.linalg.eigh(matrix)
+    return values, vectors
 
 
 def scaled(tensors: list[Tensor], factors: list[Tensor]) -> list[Tensor]:

@@ -1,7 +1,7 @@
 import torch
 from torch import Tensor
 
-from baselines.optimizer._common import ForeachOptimizer, Group, Groups, per_tensor_norms, scaled
+from baselines.optimizer._common import ForeachOptimizer, Group, Groups, norms, scaled
 from suite import LogUniform, Paper, optimizer
 
 PAPER = Paper("Adafactor: Adaptive Learning Rates with Sublinear Memory Cost", arxiv="1804.04235", year=2018)
@@ -9,7 +9,7 @@ PAPER = Paper("Adafactor: Adaptive Learning Rates with Sublinear Memory Cost", a
 
 def rms(tensors: list[Tensor]) -> list[Tensor]:
     """Root mean square of each tensor, 0-d."""
-    return list(torch._foreach_div(per_tensor_norms(tensors), [max(1, t.numel()) ** 0.5 for t in tensors]))
+    return list(torch._foreach_div(norms(tensors), [max(1, t.numel()) ** 0.5 for t in tensors]))
 
 
 @optimizer(
@@ -26,6 +26,7 @@ class Adafactor(ForeachOptimizer):
     β2_t = 1 − t^(−0.8); R and C average the row and column means of G² + ε1 over the last two
     dimensions (vectors keep all of G² + ε1); U = G/√(RCᵀ/mean R); Û = U/max(1, RMS(U)/d);
     ρ_t = min(η, 1/√t); w ← w − max(ε2, RMS(w)) ρ_t Û. `lr` is the cap η of the relative step.
+    Statistics are kept in at least float32.
     """
 
     beta1 = 0.0
@@ -44,7 +45,8 @@ class Adafactor(ForeachOptimizer):
     def update(self, group: Group, params: list[Tensor], grads: list[Tensor]) -> None:
         counts = self.advance(params)
         keep = [1 - t ** -group["exponent"] for t in counts]
-        squares = torch._foreach_add(torch._foreach_mul(wide := self.wide(grads), wide), group["eps"][0])
+        wide = [g.to(torch.promote_types(g.dtype, torch.float32)) for g in grads]
+        squares = torch._foreach_add(torch._foreach_mul(wide, wide), group["eps"][0])
         step = [g * self.inverse_root(p, s, k) for p, g, s, k in zip(params, wide, squares, keep, strict=True)]
         size = torch._foreach_clamp_min(rms(params), group["eps"][1])
         torch._foreach_mul_(size, [min(group["lr"], t**-0.5) for t in counts])
@@ -53,11 +55,6 @@ class Adafactor(ForeachOptimizer):
         if self.beta1:
             step = self.smoothed(params, step)
         torch._foreach_sub_(params, [s.to(p.dtype) for s, p in zip(step, params, strict=True)])
-
-    @staticmethod
-    def wide(tensors: list[Tensor]) -> list[Tensor]:
-        """The tensors in at least float32, in which the statistics are kept."""
-        return [t.to(torch.promote_types(t.dtype, torch.float32)) for t in tensors]
 
     def inverse_root(self, p: Tensor, square: Tensor, keep: float) -> Tensor:
         """Take in G² + ε1 of one parameter and return 1/√V̂ in its shape."""

@@ -37,7 +37,13 @@ class AdamLBFGS(StateLists, torch.optim.LBFGS):
         eps: float = 1e-8,
     ) -> None:
         super().__init__(
-            flattened(groups), lr=lr, history_size=history, max_iter=max_iter, line_search_fn="strong_wolfe"
+            flattened(groups),
+            lr=lr,
+            history_size=history,
+            max_iter=max_iter,
+            tolerance_grad=1e-9,
+            tolerance_change=1e-12,
+            line_search_fn="strong_wolfe",
         )
         self.param_groups[0].update(switch=switch, progress=0.0, betas=betas, eps=eps)
 
@@ -52,7 +58,7 @@ class AdamLBFGS(StateLists, torch.optim.LBFGS):
             return self._adam(closure)
         lr, group["lr"] = group["lr"], 1.0
         try:
-            return super().step(closure)  # type: ignore[return-value]
+            return super().step(closure)
         finally:
             group["lr"] = lr
 

@@ -1,7 +1,7 @@
 import torch
 from torch import Tensor
 
-from baselines.optimizer._common import ForeachOptimizer, Group, Groups, decay
+from baselines.optimizer._common import ForeachOptimizer, Group, Groups, decay, signs
 from suite import LogUniform, Paper, optimizer
 
 PAPER = Paper("Cautious Optimizers: Improving Training with One Line of Code", arxiv="2411.16085", year=2024)
@@ -13,7 +13,7 @@ def masked(step: list[Tensor], grads: list[Tensor]) -> None:
     φ = 1[u·g > 0], divided by max(mean φ, 1e-3) over the tensor.
     """
     agree = [(sign > 0).to(sign.dtype) for sign in torch._foreach_mul(step, grads)]
-    shares = [mask.mean(dtype=torch.float32).clamp_min(1e-3).to(mask.dtype) for mask in agree]
+    shares = [mask.mean().clamp_min(1e-3) for mask in agree]
     torch._foreach_mul_(step, [mask.div_(share) for mask, share in zip(agree, shares, strict=True)])
 
 
@@ -66,8 +66,7 @@ class CautiousLion(ForeachOptimizer):
 
     def update(self, group: Group, params: list[Tensor], grads: list[Tensor]) -> None:
         momentum = self.buffers(params, "exp_avg")
-        step = list(torch._foreach_lerp(momentum, grads, 1 - group["betas"][0]))
-        torch._foreach_sign_(step)
+        step = signs(list(torch._foreach_lerp(momentum, grads, 1 - group["betas"][0])))
         masked(step, grads)
         decay(group, params)
         torch._foreach_add_(params, step, alpha=-group["lr"])

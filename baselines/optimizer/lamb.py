@@ -1,7 +1,7 @@
 import torch
 from torch import Tensor
 
-from baselines.optimizer._common import WEIGHTS, ForeachOptimizer, Group, Groups, by_role, per_tensor_norms, scaled
+from baselines.optimizer._common import WEIGHTS, ForeachOptimizer, Group, Groups, by_role, norms, scaled
 from suite import LogUniform, Paper, optimizer
 
 
@@ -43,5 +43,5 @@ class Lamb(ForeachOptimizer):
     @staticmethod
     def trust(params: list[Tensor], step: list[Tensor]) -> list[Tensor]:
         """‖w‖/‖u‖ of each tensor, 1 where either is zero."""
-        pairs = zip(per_tensor_norms(params), per_tensor_norms(step), strict=True)
-        return [torch.where((w > 0) & (u > 0), w / u, 1.0) for w, u in pairs]
+        pairs = zip(norms(params), norms(step), strict=True)
+        return [torch.where((w == 0) | (u == 0), 1.0, w / u) for w, u in pairs]

@@ -1,7 +1,7 @@
 import torch
 from torch import Tensor
 
-from baselines.optimizer._common import ForeachOptimizer, Group, Groups, decay
+from baselines.optimizer._common import ForeachOptimizer, Group, Groups, decay, signs
 from suite import LogUniform, Paper, optimizer
 
 
@@ -28,7 +28,6 @@ class Lion(ForeachOptimizer):
         beta1, beta2 = group["betas"]
         momentum = self.buffers(params, "exp_avg")
         direction = list(torch._foreach_lerp(momentum, grads, 1 - beta1))
-        torch._foreach_sign_(direction)
         decay(group, params)
-        torch._foreach_add_(params, direction, alpha=-group["lr"])
+        torch._foreach_add_(params, signs(direction), alpha=-group["lr"])
         torch._foreach_lerp_(momentum, grads, 1 - beta2)

@@ -6,7 +6,7 @@ from baselines.optimizer._common import (
     ForeachOptimizer,
     Group,
     Groups,
-    per_tensor_norms,
+    norms,
     scaled,
     with_companion,
 )
@@ -61,4 +61,4 @@ class Mars(ForeachOptimizer):
         torch._foreach_mul_(change, group["gamma"] * beta1 / (1 - beta1))
         torch._foreach_add_(change, grads)
         torch._foreach_copy_(last, grads)
-        return scaled(list(change), [norm.clamp_min(1).reciprocal() for norm in per_tensor_norms(list(change))])
+        return scaled(list(change), [norm.clamp_min(1).reciprocal() for norm in norms(list(change))])

@@ -11,6 +11,7 @@ nesterov = optimizer(
         url="https://proceedings.mlr.press/v28/sutskever13.html",
         year=2013,
     ),
+    system="sgd",
     defaults={"lr": 0.1, "momentum": 0.9, "nesterov": True},
-    space={"lr": LogUniform(3e-3, 3.0), "momentum": Uniform(0.3, 0.99)},
+    space={"lr": LogUniform(1e-3, 3.0), "momentum": Uniform(0.3, 0.99)},
 )(torch.optim.SGD)

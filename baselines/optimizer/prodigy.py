@@ -58,7 +58,7 @@ class Prodigy(ForeachOptimizer):
             torch._foreach_add_(travelled, self.times(grads, weight))
             sums += travelled
         length = global_sum_abs(sums)
-        estimate = torch.where(length > 0, first["d_coef"] * numerator / length, 0.0)
+        estimate = torch.where(length == 0, 0.0, first["d_coef"] * numerator / length)
         first["d"], first["numerator"] = torch.maximum(self.d, estimate), numerator
 
     @staticmethod

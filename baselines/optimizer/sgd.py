@@ -15,5 +15,5 @@ sgd = optimizer(
         year=1964,
     ),
     defaults={"lr": 0.1, "momentum": 0.9},
-    space={"lr": LogUniform(3e-3, 3.0), "momentum": Uniform(0.0, 0.99)},
+    space={"lr": LogUniform(1e-3, 3.0), "momentum": Uniform(0.0, 0.99)},
 )(torch.optim.SGD)

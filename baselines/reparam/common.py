@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
@@ -15,9 +15,22 @@ WEIGHTS = (*HIDDEN, "head")
 
 def weights(model: nn.Module, roles: tuple[str, ...] = WEIGHTS) -> Iterator[tuple[nn.Module, str, ParamInfo]]:
     """(module, attribute, info) of every weight of these roles, in registration order."""
-    for _, info in list(named_parameters(model)):
+    for _, info in list(named_parameters(model)):  # a list: the caller changes the model
         if info.role in roles:
             yield info.module, info.name.rpartition(".")[2], info
+
+
+class Factor(nn.Module):
+    """A constant times a tensor."""
+
+    factor: Tensor
+
+    def __init__(self, like: Tensor, factor: float) -> None:
+        super().__init__()
+        self.register_buffer("factor", like.new_tensor(factor))
+
+    def forward(self, tensor: Tensor) -> Tensor:
+        return self.factor * tensor
 
 
 def residual_ends(model: nn.Module) -> list[nn.Module]:
@@ -25,10 +38,43 @@ def residual_ends(model: nn.Module) -> list[nn.Module]:
     return [m for m in model.modules() if getattr(m, "levelfield_residual", False)]
 
 
-def scale_output(layer: nn.Module, factor: nn.Module) -> None:
-    """Let `factor`, a module that multiplies, act on all of the layer's own parameters, hence on its output."""
-    for name, _ in list(layer.named_parameters(recurse=False)):
-        parametrize.register_parametrization(layer, name, factor)
+def branch_norms(model: nn.Module) -> list[nn.Module | None]:
+    """The first normalisation with parameters of every residual branch, None where there is none.
+
+    A branch runs, in registration order, from the end of the one before to its own
+    end; a norm after the last (a final norm) belongs to none.
+    """
+    norms = {id(info.module) for _, info in named_parameters(model) if info.role == "norm"}
+    ends = {id(layer) for layer in residual_ends(model)}
+    found: list[nn.Module | None] = []
+    first: nn.Module | None = None
+    for module in model.modules():
+        if first is None and id(module) in norms and id(module) not in ends:
+            first = module
+        if id(module) in ends:
+            found.append(first)
+            first = None
+    return found
+
+
+def scale_output(layer: nn.Module, factor: Callable[[Tensor], nn.Module]) -> None:
+    """Scale a layer's output by scaling all of its own parameters.
+
+    Parameters
+    ----------
+    layer : affine in its parameters taken together (a linear map, convolution or norm).
+    factor : makes the module that multiplies, of the data type and device of the tensor it is given.
+
+    Raises
+    ------
+    ValueError : the layer has no parameters of its own.
+    """
+    own = dict(layer.named_parameters(recurse=False))
+    if not own:
+        raise ValueError(f"a residual branch ends in {type(layer).__name__}, which has no parameters to scale")
+    scale = factor(next(iter(own.values())))
+    for name in own:
+        parametrize.register_parametrization(layer, name, scale)
 
 
 def per_unit(values: Tensor, weight: Tensor) -> Tensor:

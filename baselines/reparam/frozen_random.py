@@ -30,7 +30,7 @@ class PartlyFrozen(nn.Module):
 def frozen_random(model: nn.Module, *, share: float = 0.5) -> None:
     """A random share of every hidden matrix stays at its initial values."""
     generator = torch.Generator().manual_seed(0)
-    for module, name, _ in list(weights(model, HIDDEN)):
+    for module, name, _ in weights(model, HIDDEN):
         weight = getattr(module, name)
         frozen = torch.rand(weight.shape, generator=generator) < share
         parametrize.register_parametrization(module, name, PartlyFrozen(weight, frozen.to(weight.device)))

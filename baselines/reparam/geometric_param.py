@@ -6,6 +6,7 @@ from torch.nn.utils import parametrize
 
 from baselines.reparam.common import HIDDEN, per_unit, weights
 from suite import Paper, reparam
+from suite.train.roles import mark
 
 
 def angles_of(rows: Tensor) -> Tensor:
@@ -69,7 +70,7 @@ class TimesRadius(nn.Module):
         return self.radius() * offset
 
     def right_inverse(self, bias: Tensor) -> Tensor:
-        return bias / self.radius()
+        return bias / self.radius().clamp(min=torch.finfo(bias.dtype).tiny)
 
 
 @reparam(
@@ -84,9 +85,9 @@ def geometric_param(model: nn.Module) -> None:
     The recipe's weights are the start. The paper takes ten times the usual learning rate and
     mean-only batch normalisation before the layers (`geometric-param+mean-only-bn`).
     """
-    for module, name, info in list(weights(model, HIDDEN)):
+    for module, name, info in weights(model, HIDDEN):
         weight = getattr(module, name)
         shape = Hyperspherical(weight.shape) if info.fan_in > 1 else SignedRadius(weight)
-        parametrize.register_parametrization(module, name, shape, unsafe=True)
+        parametrize.register_parametrization(module, name, mark(shape, "other"), unsafe=True)
         if getattr(module, "bias", None) is not None:
             parametrize.register_parametrization(module, "bias", TimesRadius(module, name))

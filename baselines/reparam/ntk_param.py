@@ -2,25 +2,15 @@ from __future__ import annotations
 
 import math
 
-import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from baselines.reparam.common import weights
+from baselines.reparam.common import Factor, weights
 from suite import LogUniform, Paper, reparam
 
 
-class Times(nn.Module):
+class Times(Factor):
     """A constant times the stored tensor, which starts so that the product is the given weight."""
-
-    factor: Tensor
-
-    def __init__(self, factor: float) -> None:
-        super().__init__()
-        self.register_buffer("factor", torch.tensor(factor))
-
-    def forward(self, stored: Tensor) -> Tensor:
-        return stored * self.factor
 
     def right_inverse(self, weight: Tensor) -> Tensor:
         return weight / self.factor
@@ -40,7 +30,8 @@ def ntk_param(model: nn.Module, *, scale: float = 1.0, bias_scale: float = 0.1) 
     stored weights have the paper's variance 1. Gradient descent then moves a weight
     s²/fan_in times as far.
     """
-    for module, name, info in list(weights(model)):
-        parametrize.register_parametrization(module, name, Times(scale / math.sqrt(info.fan_in)))
+    for module, name, info in weights(model):
+        weight = getattr(module, name)
+        parametrize.register_parametrization(module, name, Times(weight, scale / math.sqrt(info.fan_in)))
         if getattr(module, "bias", None) is not None:
-            parametrize.register_parametrization(module, "bias", Times(bias_scale))
+            parametrize.register_parametrization(module, "bias", Times(weight, bias_scale))

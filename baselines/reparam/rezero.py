@@ -1,6 +1,7 @@
 from __future__ import annotations
 
-import torch
+from functools import partial
+
 from torch import Tensor, nn
 
 from baselines.reparam.common import residual_ends, scale_output
@@ -10,9 +11,9 @@ from suite import Paper, Uniform, reparam
 class LearntFactor(nn.Module):
     """A learnt scalar times a tensor."""
 
-    def __init__(self, start: float) -> None:
+    def __init__(self, like: Tensor, start: float) -> None:
         super().__init__()
-        self.alpha = nn.Parameter(torch.tensor(float(start)))
+        self.alpha = nn.Parameter(like.new_tensor(start))
 
     def forward(self, tensor: Tensor) -> Tensor:
         return self.alpha * tensor
@@ -33,4 +34,4 @@ def rezero(model: nn.Module, *, start: float = 0.0) -> None:
     of a block. A model without residual branches stays as it is.
     """
     for layer in residual_ends(model):
-        scale_output(layer, LearntFactor(start))
+        scale_output(layer, partial(LearntFactor, start=start))

@@ -11,9 +11,9 @@ from suite import Paper, reparam
 class ScaledStandardised(nn.Module):
     """gain·(W - mean)/√max(N·var, floor) along each output unit's N inputs."""
 
-    def __init__(self, units: int, floor: float) -> None:
+    def __init__(self, weight: Tensor, floor: float) -> None:
         super().__init__()
-        self.gain = nn.Parameter(torch.ones(units))
+        self.gain = nn.Parameter(weight.new_ones(len(weight)))
         self.floor = floor
 
     def forward(self, weight: Tensor) -> Tensor:
@@ -40,5 +40,5 @@ def scaled_weight_standardisation(model: nn.Module, *, floor: float = 1e-4) -> N
 
     The paper scales the nonlinearities to unit variance as well and drops normalisation.
     """
-    for module, name, info in list(weights(model, HIDDEN)):
-        parametrize.register_parametrization(module, name, ScaledStandardised(len(getattr(module, name)), floor))
+    for module, name, _ in weights(model, HIDDEN):
+        parametrize.register_parametrization(module, name, ScaledStandardised(getattr(module, name), floor))

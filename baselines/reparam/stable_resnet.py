@@ -1,27 +1,14 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
-from baselines.reparam.common import residual_ends, scale_output
+from baselines.reparam.common import Factor, residual_ends, scale_output
 from suite import LogUniform, Paper, reparam
 
 STABLE = Paper("Stable ResNet", arxiv="2010.12859", year=2020)
-
-
-class Factor(nn.Module):
-    """A constant times a tensor."""
-
-    factor: Tensor
-
-    def __init__(self, factor: float) -> None:
-        super().__init__()
-        self.register_buffer("factor", torch.tensor(factor))
-
-    def forward(self, tensor: Tensor) -> Tensor:
-        return self.factor * tensor
 
 
 @reparam(
@@ -35,7 +22,7 @@ def stable_uniform(model: nn.Module, *, scale: float = 1.0) -> None:
     """x + (s/√L)·F(x) for each of the L residual branches; without any, the model stays as it is."""
     branches = residual_ends(model)
     for layer in branches:
-        scale_output(layer, Factor(scale / math.sqrt(len(branches))))
+        scale_output(layer, partial(Factor, factor=scale / math.sqrt(len(branches))))
 
 
 @reparam(
@@ -49,4 +36,4 @@ def stable_uniform(model: nn.Module, *, scale: float = 1.0) -> None:
 def stable_decreasing(model: nn.Module, *, scale: float = 1.0) -> None:
     """x + s/(√l·ln(l + 1))·F_l(x) for residual branches l = 1, 2, ...; without any, the model stays as it is."""
     for index, layer in enumerate(residual_ends(model), start=1):
-        scale_output(layer, Factor(scale / (math.sqrt(index) * math.log(index + 1))))
+        scale_output(layer, partial(Factor, factor=scale / (math.sqrt(index) * math.log(index + 1))))

@@ -4,14 +4,18 @@ from torch import Tensor
 from suite import Paper, sampler
 from suite.train.pinn import Sampler
 
-R3_PAPER = Paper(
-    "Mitigating Propagation Failures in Physics-informed Neural Networks using Retain-Resample-Release (R3) Sampling",
-    arxiv="2207.02338",
-    year=2023,
+
+@sampler(
+    "r3",
+    paper=Paper(
+        "Mitigating Propagation Failures in Physics-informed Neural Networks "
+        "using Retain-Resample-Release (R3) Sampling",
+        arxiv="2207.02338",
+        year=2023,
+    ),
+    families=("pde",),
+    confidence="verified",
 )
-
-
-@sampler("r3", paper=R3_PAPER, families=("pde",), confidence="verified")
 class R3(Sampler):
     """Retain-resample-release: points whose |residual| exceeds the mean stay, the others are drawn anew."""
 

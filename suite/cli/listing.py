@@ -56,7 +56,9 @@ def methods(
             "slot": m.slot,
             "families": ", ".join(m.families) if len(m.families) < 4 else "all",
             "hp": ", ".join(f"{k}={v}" for k, v in m.defaults.items()),
-            "paper": f"{m.paper.title} ({m.paper.arxiv})" if m.paper and m.paper.arxiv else getattr(m.paper, "title", ""),
+            "paper": f"{m.paper.title} ({m.paper.arxiv})"
+            if m.paper and m.paper.arxiv
+            else getattr(m.paper, "title", ""),
         }
         for m in found
     ]
@@ -92,7 +94,9 @@ def _show_method(method: suite.Method, json: bool) -> None:
     if json:
         print_json(facts)
         return
-    hp = [f"{k} = {v}" + (f"   ({facts['space'][k]})" if k in facts["space"] else "") for k, v in method.defaults.items()]
+    hp = [
+        f"{k} = {v}" + (f"   ({facts['space'][k]})" if k in facts["space"] else "") for k, v in method.defaults.items()
+    ]
     paper = f"{method.paper.title}  {method.paper.link}" if method.paper else "-"
     _print_facts(
         {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import keyword
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -125,11 +126,18 @@ def new(
         raise ValueError(f"no template for slot {slot!r} yet; signature: {SLOTS[slot].signature}")
     if name in registry().methods:
         raise ValueError(f"{name!r} is taken ({registry().method(name).path}); choose another name")
-    if set(name) - set("abcdefghijklmnopqrstuvwxyz0123456789-"):
+    if not name.strip("-") or set(name) - set("abcdefghijklmnopqrstuvwxyz0123456789-"):
         raise ValueError(f"a name is lower-case letters, digits and '-', got {name!r}")
     path = folder / f"{name.replace('-', '_')}.py"
     if path.exists():
         raise ValueError(f"{path} is there already")
     cls = "".join(part.capitalize() for part in name.split("-"))
-    path.write_text(_TEMPLATES[slot].format(name=name, cls=cls, function=name.replace("-", "_")))
+    function = name.replace("-", "_")
+    cls, function = (word if _usable(word) else f"_{word}" for word in (cls, function))
+    path.write_text(_TEMPLATES[slot].format(name=name, cls=cls, function=function))
     sys.stdout.write(f"{path}: fill in the formula and the paper, then: levelfield check {path}\n")
+
+
+def _usable(word: str) -> bool:
+    """Whether a class or function may have this name."""
+    return word.isidentifier() and not keyword.iskeyword(word)

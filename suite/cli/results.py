@@ -10,7 +10,9 @@ import typer
 
 from suite.cli.show import print_json, print_table
 
-app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Validate, merge, compact and query result folders.")
+app = typer.Typer(
+    no_args_is_help=True, rich_markup_mode=None, help="Validate, merge, compact and query result folders."
+)
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -35,12 +37,18 @@ def compact(
     source: Annotated[Path, typer.Argument(help="Results folder to read.")],
     into: Annotated[Path, typer.Option(help="Folder of compact files.")] = Path("results"),
 ) -> None:
-    """Write one immutable file per (tier, task, method@hash)."""
+    """Write one immutable file per (tier, task, method@hash); exit code 1 when a file was set aside."""
     from suite.store.files import compact as write
+    from suite.store.files import read
 
+    problems = read(source).problems
     files = write(source, into)
+    for problem in problems:
+        sys.stderr.write(f"levelfield: set aside: {problem}\n")
     size = sum(f.stat().st_size for f in files)
     sys.stdout.write(f"{len(files)} files, {size / 1024:.0f} kB in {into}\n")
+    if problems:
+        raise typer.Exit(1)
 
 
 @app.command()

@@ -20,6 +20,7 @@ from suite.registry import registry
 
 if TYPE_CHECKING:
     from suite.runner.pool import Progress
+    from suite.runner.spec import RunSpec
 
 EXIT_FAILED, EXIT_NO_DATA, EXIT_INTERRUPTED = 1, 3, 130
 
@@ -37,11 +38,13 @@ def run(
     memory: Annotated[float, typer.Option(help="Memory limit of a run, GiB.")] = 8.0,
     limit: Annotated[float, typer.Option(help="Wall-clock limit of a run, seconds; default: the tier's.")] = 0.0,
     cost: Annotated[float, typer.Option(help="Seconds to measure each method's step cost; 0: don't.")] = 1.5,
+    budget: Annotated[
+        str, typer.Option(help="steps: the same steps for all; seconds: the reference's device time for all.")
+    ] = "steps",
     retry: Annotated[bool, typer.Option("--retry", help="Run failed runs again.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print a JSON summary.")] = False,
 ) -> None:
     """Train methods on tasks at equal budgets; the same command resumes."""
-    from suite.runner.pool import Pool
     from suite.runner.spec import plan
 
     chosen = split(methods) or [m.name for m in suite.methods(slot or None)]
@@ -55,19 +58,55 @@ def run(
         raise ValueError("nothing to run: no chosen method fits a chosen task at this tier")
     if retry:
         _forget_failures(out, {spec.run_id for spec in specs})
+    if budget not in ("steps", "seconds"):
+        raise ValueError(f"--budget takes steps or seconds, got {budget!r}")
     started = time.monotonic()
-    count = workers or os.cpu_count() or 1
-    with _display(quiet=json) as report:
-        pool = Pool(out, count, int(memory * 2**30), limit or None, report)
+    progress, specs = launch(
+        specs,
+        out,
+        workers,
+        memory=int(memory * 2**30),
+        limit=limit or None,
+        cost=cost,
+        quiet=json,
+        seconds_board=budget == "seconds",
+    )
+    _finish(progress, out, time.monotonic() - started, json, {s.run_id for s in specs})
+
+
+def launch(
+    specs: list[RunSpec],
+    out: Path,
+    workers: int = 0,
+    *,
+    memory: int = 8 * 2**30,
+    limit: float | None = None,
+    cost: float = 0.0,
+    quiet: bool = False,
+    seconds_board: bool = False,
+) -> tuple[Progress, list[RunSpec]]:
+    """Run a plan with a progress display; Ctrl-C and SIGTERM leave a resumable folder.
+
+    Returns
+    -------
+    progress : counts; its phase is "stopped" after an interruption.
+    specs : the plan, with the budgets that a seconds board gave.
+    """
+    from suite.runner.pool import Pool
+
+    with _display(quiet) as report:
+        pool = Pool(out, workers or os.cpu_count() or 1, memory, limit, report)
         previous = signal.signal(signal.SIGTERM, _interrupt)
         try:
+            if seconds_board:
+                specs = pool.charge(specs, max(cost, 3.0))
             progress = pool.run(specs, cost)
         except KeyboardInterrupt:
             progress = pool.progress
             progress.phase = "stopped"
         finally:
             signal.signal(signal.SIGTERM, previous)
-    _finish(progress, out, time.monotonic() - started, json, {s.run_id for s in specs})
+    return progress, specs
 
 
 def run_one(

@@ -73,13 +73,15 @@ def _t1(task: TaskInfo, tier: str, method: str, base: np.ndarray, head: np.ndarr
         return Verdict(task.name, method, "quality", INCONCLUSIVE, rule)
     noise = task.noise.get(tier)
     margin = max(noise.sd, noise.floor) if noise else float(np.std(base, ddof=1))
-    sign = task.metric.sign
-    decision = t1_decision(sign * base, sign * head, margin)
-    difference = float(np.mean(sign * (head - base)))
-    verdict, rule = decision.verdict, f"T1: paired t over {len(base)} seeds against the margin"
-    if difference < -TOO_GOOD * margin:
+    decision = t1_decision(base, head, margin, task.metric.direction)
+    verdict: str = decision.verdict
+    rule = (
+        f"T1: {decision.n} pairs, one-sided p = {decision.p:.2g}; they show {decision.detectable:.3g} with 80% power"
+    )
+    if decision.mean < -TOO_GOOD * margin:
         verdict, rule = INCONCLUSIVE, f"needs review: better by over {TOO_GOOD:g} seed-sd"
-    return Verdict(task.name, method, "quality", verdict, rule, difference, decision.low, decision.high, margin)
+    low = 2 * decision.mean - decision.upper
+    return Verdict(task.name, method, "quality", verdict, rule, decision.mean, low, decision.upper, margin)
 
 
 def definition(task: str, method: str, base: pd.DataFrame, head: pd.DataFrame) -> list[Verdict]:
@@ -93,7 +95,11 @@ def definition(task: str, method: str, base: pd.DataFrame, head: pd.DataFrame) -
         for part, word in (("y", "value"), ("dy", "derivative")):
             old, new = np.array(stored[name][part]), np.array(now[name][part])
             gap = np.abs(new - old) / (1 + np.abs(old))
-            if old.shape == new.shape and np.nanmax(gap) <= PORTRAIT_TOLERANCE and (np.isnan(old) == np.isnan(new)).all():
+            if (
+                old.shape == new.shape
+                and np.nanmax(gap) <= PORTRAIT_TOLERANCE
+                and (np.isnan(old) == np.isnan(new)).all()
+            ):
                 continue
             at = int(np.nanargmax(gap)) if old.shape == new.shape else 0
             rule = (

@@ -56,4 +56,5 @@ def step_time(task: str, method: str, stored: float, measured: list[dict[str, fl
         verdict, rule = FAIL, f"ratio to the reference {stored:.3f} before, {measured[-1]['cost_ratio']:.3f} now"
     else:
         verdict, rule = PASS, f"ratio to the reference {stored:.3f} before, {measured[-1]['cost_ratio']:.3f} now"
-    return Verdict(task, method, "step time", verdict, rule, *(math.expm1(v) for v in (effect, low, high)), TIME_MARGIN)
+    effect, low, high = (math.expm1(v) for v in (effect, low, high))
+    return Verdict(task, method, "step time", verdict, rule, effect, low, high, TIME_MARGIN)

@@ -24,7 +24,7 @@ PRECISION = 0.03  # half width of the interval of the log ratio that ends the me
 WARM_STEPS = 3
 
 
-def measure(spec: RunSpec, seconds: float = 2.0) -> dict[str, Any]:
+def measure(spec: RunSpec, seconds: float = 2.0, itself: bool = False) -> dict[str, Any]:
     """Cost of the method's training step relative to the reference's.
 
     The two step in turn, in the order A B B A, in one process on one device.
@@ -36,6 +36,7 @@ def measure(spec: RunSpec, seconds: float = 2.0) -> dict[str, Any]:
     spec : the method's run; its tier sets the sizes.
     seconds : the measurement ends when the 95% interval of the ratio is within
         3%, or after this long (it says which).
+    itself : measure the reference against the reference: how far this machine is from telling nothing apart.
 
     Returns
     -------
@@ -44,9 +45,11 @@ def measure(spec: RunSpec, seconds: float = 2.0) -> dict[str, Any]:
     step_seconds : median seconds of the method's step.
     flops, elementwise, saved_bytes : exact counts of one training step.
     """
+    if itself:
+        spec = replace(spec, method=REFERENCE, hp={})
     trainer = _trainer(spec)
     cost: dict[str, Any] = {**counters(trainer)}
-    if spec.method == REFERENCE:
+    if spec.method == REFERENCE and not itself:
         return cost | {"cost_ratio": 1.0, "cost_low": 1.0, "cost_high": 1.0, "pairs": 0, "precise": True}
     reference = _trainer(replace(spec, method=REFERENCE, hp={}))
     for _ in range(WARM_STEPS):

@@ -24,6 +24,7 @@ import numpy as np
 
 from suite.fingerprint import commit, digest, engine_hash, environment, task_hash
 from suite.runner.spec import RunSpec
+from suite.seeds import seed_for
 from suite.store.files import write_bytes
 from suite.store.schema import SCHEMA_VERSION
 
@@ -121,7 +122,7 @@ def make_workload(spec: RunSpec) -> Any:
     from suite.train.workload import Context
 
     info = spec.info
-    torch.manual_seed(0)
+    torch.manual_seed(seed_for(spec.task, "noise", spec.seed))  # for modules that draw from torch's own stream
     torch.use_deterministic_algorithms(True, warn_only=True)
     warnings.filterwarnings("ignore", message=".*deterministic.*")
     context = Context(info, info.tiers[spec.tier], spec.tier, spec.recipe, spec.seed, torch.device(spec.device))
@@ -219,7 +220,10 @@ def make_row(
     revision, dirty = commit()
     score = tested.get(metric) if outcome.status == "ok" else None
     curve = [
-        {**{k: p[k] for k in ("spent", "steps", "examples", "seconds", "train_loss")}, "score": p["metrics"].get(metric)}
+        {
+            **{k: p[k] for k in ("spent", "steps", "examples", "seconds", "train_loss")},
+            "score": p["metrics"].get(metric),
+        }
         for p in outcome.curve
     ]
     row = {
@@ -233,6 +237,7 @@ def make_row(
         "slot": spec.slot,
         "method_hash": spec.code,
         "hp": json.dumps(_method_hp(spec), sort_keys=True),
+        "set_hp": json.dumps(dict(spec.hp), sort_keys=True),
         "recipe": json.dumps(spec.recipe.as_dict(), sort_keys=True),
         "tier": spec.tier,
         "budget_kind": spec.budget_kind,
@@ -276,12 +281,13 @@ def _score(spec: RunSpec, outcome: Outcome, predictions: Mapping[str, np.ndarray
     task = info.factory(info)
     try:
         tested = {k: float(v) for k, v in task.score(predictions, task.answers(info.tiers[spec.tier])).items()}
+        primary = tested[info.metric.name]
     except Exception as error:  # predictions come from a submission: whatever is wrong with them is its result
         outcome.status = "error"
         outcome.message = f"scoring failed: {type(error).__name__}: {error}"[:MESSAGE_LIMIT]
         return {}
-    if not math.isfinite(tested[info.metric.name]):
-        outcome.status, outcome.message = "diverged", f"test {info.metric.name} is {tested[info.metric.name]}"
+    if not math.isfinite(primary):
+        outcome.status, outcome.message = "diverged", f"test {info.metric.name} is {primary}"
     return tested
 
 

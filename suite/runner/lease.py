@@ -23,17 +23,15 @@ class Leases:
     def take(self, run_id: str) -> bool:
         """Claim a run; False while a living launcher holds it."""
         path = self.folder / run_id
-        self.folder.mkdir(parents=True, exist_ok=True)
-        for _ in range(2):
+        for _ in range(4):
             try:
                 handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
+            except FileNotFoundError:  # no folder yet, or another launcher has just cleared it away
+                self.folder.mkdir(parents=True, exist_ok=True)
+                continue
             except FileExistsError:
-                if not self._stale(path):
+                if not self._stale(path) or not self._bury(path):
                     return False
-                grave = path.with_name(f".dead-{run_id}-{os.getpid()}")
-                with contextlib.suppress(FileNotFoundError):  # another launcher buried it first
-                    os.rename(path, grave)
-                    grave.unlink()
                 continue
             with os.fdopen(handle, "w") as file:
                 json.dump(self.owner, file)
@@ -57,8 +55,24 @@ class Leases:
     def release_all(self) -> None:
         for run_id in list(self.held):
             self.release(run_id)
+        for grave in self.folder.glob(".dead-*"):  # of a launcher that was killed while it buried
+            grave.unlink(missing_ok=True)
         with contextlib.suppress(OSError):
             self.folder.rmdir()
+
+    def _bury(self, path: Path) -> bool:
+        """Remove a dead launcher's lease; False where another launcher has taken the run over meanwhile."""
+        grave = path.with_name(f".dead-{path.name}-{os.getpid()}")
+        try:
+            os.rename(path, grave)
+        except FileNotFoundError:  # another launcher buried it first
+            return True
+        dead = self._stale(grave)
+        if not dead:
+            with contextlib.suppress(OSError):
+                os.link(grave, path)
+        grave.unlink(missing_ok=True)
+        return dead
 
     def _stale(self, path: Path) -> bool:
         try:
@@ -77,7 +91,7 @@ def _born(pid: int) -> str:
     """Start time of a process, "" when it is gone: a recycled pid is not the same process."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):  # the latter when it ends while being read
         if os.path.isdir("/proc/self"):
             return ""
         try:

@@ -54,7 +54,7 @@ class Progress:
     running: dict[str, str] = field(default_factory=dict)
 
 
-class ServerDied(RuntimeError):
+class ServerDied(ChildProcessError):
     """The warm server ended by itself; its log is in the message."""
 
 
@@ -116,11 +116,61 @@ class Pool:
         finally:
             self._stop_server()
             self.leases.release_all()
-            for work in (self.out / ".work").glob(f"*-{os.getpid()}"):
-                shutil.rmtree(work, ignore_errors=True)
-            with contextlib.suppress(OSError):
-                (self.out / ".work").rmdir()
+            self._clear_work()
         return progress
+
+    def charge(self, specs: Sequence[RunSpec], seconds: float) -> list[RunSpec]:
+        """The plan at equal device time: each method gets the reference's budget over its cost ratio.
+
+        A method that costs 20% more a step gets 20% fewer steps. The ratio is
+        measured once and kept in the folder, so that a resumed plan is the same,
+        and the number of steps stands in each row, so that a run can be repeated.
+
+        Raises
+        ------
+        ServerDied : a step cost could not be measured.
+        """
+        self._prepare()
+        try:
+            if any(not (self.out / "costs" / f"{cost_key(s)}.json").exists() for s in specs):
+                self._start_server(specs)
+            costs = self._costs(specs, seconds)
+        finally:
+            self._stop_server()
+            self._clear_work()
+        charged = []
+        for spec in specs:
+            if cost_key(spec) not in costs:
+                raise ServerDied(f"the step cost of {spec.method} on {spec.task} could not be measured")
+            units = max(1.0, float(int(spec.given / costs[cost_key(spec)]["cost_ratio"])))
+            charged.append(replace(spec, budget=units, budget_kind="seconds"))
+        return charged
+
+    def measure(self, specs: Sequence[RunSpec], seconds: float, itself: bool = False) -> list[dict[str, Any]]:
+        """Fresh step-cost measurements, one a specification, alone on the machine.
+
+        Parameters
+        ----------
+        seconds : longest measurement of one method.
+        itself : measure the reference against itself (the A/A arm) instead.
+        """
+        self._prepare()
+        found = []
+        try:
+            self._start_server(specs)
+            for i, spec in enumerate(specs):
+                file = self.out / "costs" / f"fresh-{os.getpid()}-{i}.json"
+                request = self._request("cost", spec, file.stem, file)
+                self._send(request | {"seconds": seconds, "itself": itself, "limit": 60 + 20 * seconds})
+                self._await_one(file.stem)
+                if not file.exists():
+                    raise ServerDied(f"the step cost of {spec.method} on {spec.task} could not be measured")
+                found.append(json.loads(file.read_text()))
+                file.unlink()
+        finally:
+            self._stop_server()
+            self._clear_work()
+        return found
 
     # ------------------------------------------------------------ phases
 
@@ -142,6 +192,12 @@ class Pool:
         for work in (self.out / ".work").glob("*-*"):
             if not _alive(work.name.rpartition("-")[2]):
                 shutil.rmtree(work, ignore_errors=True)
+
+    def _clear_work(self) -> None:
+        for work in (self.out / ".work").glob(f"*-{os.getpid()}"):
+            shutil.rmtree(work, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            (self.out / ".work").rmdir()
 
     def _costs(self, specs: Iterable[RunSpec], seconds: float) -> dict[str, dict[str, Any]]:
         """Measure each (task, tier, method) once, alone on the machine; kept in ``costs/``."""
@@ -168,13 +224,13 @@ class Pool:
         while queue or flying or waiting:
             while queue and len(flying) < self.workers:
                 run_id, spec = queue.popleft()
-                if self._done(run_id):
-                    self.progress.done += 1
-                elif self.leases.take(run_id):
+                if not self._done(run_id) and not self.leases.take(run_id):
+                    waiting[run_id] = spec
+                elif self._done(run_id):  # elsewhere, perhaps a moment before its lease was free
+                    self._count(run_id)
+                else:
                     flying[run_id] = spec
                     self._send_run(run_id, spec, costs)
-                else:
-                    waiting[run_id] = spec
             self.progress.running = {i: f"{s.method} on {s.task}, seed {s.seed}" for i, s in flying.items()}
             self.progress.elsewhere = len(waiting)
             self.report(self.progress)
@@ -195,13 +251,17 @@ class Pool:
                 continue
             elif event["event"] == "done":
                 del flying[run_id]
-                self.leases.release(run_id)
-                self.progress.done += 1
-                status = read_status(self.out, run_id)
-                self.progress.skipped += status == "skipped"
-                self.progress.failed += status not in ("ok", "skipped")
+                self._count(run_id)
             elif event["event"] == "lost":
                 self._retry(run_id, flying[run_id], costs, event)
+
+    def _count(self, run_id: str) -> None:
+        """Count a run that has its result, and let go of its lease."""
+        self.leases.release(run_id)
+        self.progress.done += 1
+        status = read_status(self.out, run_id)
+        self.progress.skipped += status == "skipped"
+        self.progress.failed += status not in ("ok", "skipped")
 
     def _retry(self, run_id: str, spec: RunSpec, costs: dict[str, dict[str, Any]], event: dict[str, Any]) -> None:
         """Start a killed worker's run again, at most twice; then record the failure as its result."""
@@ -215,7 +275,8 @@ class Pool:
         request = self._request("fail", spec, run_id, self._row(run_id)) | {"status": "error", "message": message}
         self.attempts[run_id] += 1
         if self.attempts[run_id] > MAX_ATTEMPTS + 2:
-            raise StoreError(f"{self._row(run_id)}: the result could not be written: {log}")
+            reason = log.splitlines()[-1] if log else "no output"
+            raise StoreError(f"{self._row(run_id)}: the result could not be written: {reason}")
         self._send(request | {"extra": self._extra(run_id, spec, costs)})
 
     def _restart(self, flying: dict[str, RunSpec], costs: dict[str, dict[str, Any]]) -> None:
@@ -225,8 +286,7 @@ class Pool:
         for run_id, spec in list(flying.items()):
             if self._done(run_id):
                 del flying[run_id]
-                self.leases.release(run_id)
-                self.progress.done += 1
+                self._count(run_id)
             else:
                 self._retry(run_id, spec, costs, {"code": -9})
 
@@ -265,7 +325,7 @@ class Pool:
     def _start_server(self, specs: Sequence[RunSpec]) -> None:
         self.progress.phase = "starting"
         self.report(self.progress)
-        threads = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
+        threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
         self.log = open(self.out / ".server.log", "ab")  # noqa: SIM115 (lives as long as the server)
         self.server = subprocess.Popen(
             [sys.executable, "-m", "suite.runner.server"],

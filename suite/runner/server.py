@@ -104,9 +104,9 @@ class Server:
         memory = int(request.get("memory", 0))
         pid = os.fork()
         if pid == 0:
-            _become_worker(folder, memory, cpu=not str(request.get("device", "cpu")).startswith("cuda"))
             code = 1
             try:
+                _become_worker(folder, memory, cpu=not str(request.get("device", "cpu")).startswith("cuda"))
                 work()
                 code = 0
             except BaseException:
@@ -193,7 +193,7 @@ def _cost(request: Mapping[str, Any]) -> None:
     from suite.runner.cost import measure
     from suite.store.files import write_bytes
 
-    cost = measure(RunSpec.from_json(request["spec"]), seconds=request["seconds"])
+    cost = measure(RunSpec.from_json(request["spec"]), request["seconds"], itself=request.get("itself", False))
     write_bytes(Path(request["row"]), json.dumps(cost, sort_keys=True).encode())
 
 
@@ -253,6 +253,7 @@ def main() -> None:
     for name in WARM:
         importlib.import_module(name)
     torch.set_num_threads(1)
+    torch.use_deterministic_algorithms(True, warn_only=True)  # its first call imports a second's worth of modules
     Server().serve()
 
 

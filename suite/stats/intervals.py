@@ -251,3 +251,18 @@ def tost(x: npt.ArrayLike, margin: float, y: npt.ArrayLike | None = None, alpha:
     p = max(float(stdtr(df, -(margin + mean) / error)), float(stdtr(df, -(margin - mean) / error)))
     half = float(stdtrit(df, 1 - alpha)) * error
     return Equivalence(mean, mean - half, mean + half, p, p < alpha)
+
+
+def satterthwaite(variances: npt.ArrayLike, freedom: npt.ArrayLike) -> float:
+    """Degrees of freedom of a sum of independent variance estimates.
+
+    (sum v)^2 / sum(v^2 / (df + 2)) - 2: Satterthwaite (1946) with v^2 replaced
+    by its unbiased estimate df / (df + 2) v^2 of sigma^4, so that one term gives its own df
+    and k equal terms give about k df even where df is 1.
+    """
+    v, df = np.asarray(variances, dtype=np.float64), np.asarray(freedom, dtype=np.float64)
+    top = float(np.max(v, initial=0.0))
+    if not top > 0:
+        return float(np.sum(df))
+    v = v / top
+    return float(np.sum(v) ** 2 / np.sum(v**2 / (df + 2.0)) - 2.0)

@@ -7,6 +7,7 @@ table, so a row that comes or goes leaves the other streams as they were.
 from __future__ import annotations
 
 import hashlib
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -29,8 +30,9 @@ def chi_square(uniform: FloatArray, df: int) -> FloatArray:
     return np.asarray(2.0 * gammaincinv(0.5 * df, uniform), dtype=np.float64)
 
 
+@lru_cache(maxsize=256)
 def resample_counts(rounds: int, n: int, draws: int, seed: int, *scope: str | int) -> FloatArray:
-    """How often each of `n` units is drawn: (rounds, n), each row sums to `draws`.
+    """How often each of `n` units is drawn: (rounds, n), each row sums to `draws`; read-only.
 
     Drawing n - 1 of n with replacement makes the variance of a resampled mean
     equal to s^2 / n without bias; drawing n of n gives (n - 1) / n of it (Rao
@@ -38,7 +40,9 @@ def resample_counts(rounds: int, n: int, draws: int, seed: int, *scope: str | in
     """
     picks = stream(seed, *scope).integers(0, n, size=(rounds, draws))
     flat = picks + n * np.arange(rounds)[:, None]
-    return np.bincount(flat.ravel(), minlength=rounds * n).reshape(rounds, n).astype(np.float64)
+    counts = np.bincount(flat.ravel(), minlength=rounds * n).reshape(rounds, n).astype(np.float64)
+    counts.flags.writeable = False
+    return counts
 
 
 class StudentMultipliers:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -34,7 +35,8 @@ def write_bytes(path: Path, data: bytes) -> None:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
         raise StoreError(f"{path}: cannot be written ({error.strerror}); free space or choose another --out") from None
 
 
@@ -49,6 +51,7 @@ def table_bytes(rows: Sequence[Mapping[str, Any]] | pa.Table) -> bytes:
         compression_level=9,
         use_dictionary=True,
         write_statistics=False,
+        write_page_checksum=True,
         store_schema=False,
         column_encoding=None,
     )
@@ -82,7 +85,8 @@ def parquet_files(folder: Path) -> list[Path]:
         return [folder]
     if not folder.is_dir():
         raise StoreError(f"{folder}: no such results folder; `levelfield run --out {folder}` makes one")
-    return sorted(p for p in folder.rglob("*.parquet") if not any(part.startswith(".") for part in p.parts[-3:]))
+    found = folder.rglob("*.parquet")
+    return sorted(p for p in found if not any(part.startswith(".") for part in p.relative_to(folder).parts))
 
 
 def read_file(path: Path) -> pa.Table:
@@ -93,7 +97,7 @@ def read_file(path: Path) -> pa.Table:
     SchemaError : not a result file this release reads, damaged included.
     """
     try:
-        table = pq.ParquetFile(path, memory_map=False).read()
+        table = pq.ParquetFile(path, memory_map=False, page_checksum_verification=True).read()
     except (pa.ArrowException, OSError, ValueError) as error:
         raise SchemaError(f"{path}: damaged or not Parquet ({str(error).splitlines()[0][:120]})") from None
     return conform(table, str(path))
@@ -103,7 +107,8 @@ def read(folders: Path | str | Iterable[Path | str]) -> Read:
     """Every result below the folders: unified, one row per run id, problems named.
 
     Rows of one run id agree by construction; of several, an ``ok`` row wins,
-    then the earliest to finish, so that the order of folders does not matter.
+    then the earliest to finish, then the first by content, so that the order
+    of folders does not matter.
     """
     paths = [folders] if isinstance(folders, Path | str) else list(folders)
     result = Read()
@@ -121,18 +126,19 @@ def read(folders: Path | str | Iterable[Path | str]) -> Read:
 
 def _unique(table: pa.Table) -> pa.Table:
     """One row per run id, sorted by what a reader sorts by."""
-    keys = table.select(["run_id", "status", "finished_at", "digest"]).to_pylist()
-    if len({k["run_id"] for k in keys}) < len(keys):
-        best: dict[str, int] = {}
-        for i in sorted(range(len(keys)), key=lambda i: _preference(keys[i])):
-            best.setdefault(keys[i]["run_id"], i)
-        table = table.take(sorted(best.values()))
+    same: dict[str, list[int]] = {}
+    for i, run_id in enumerate(table["run_id"].to_pylist()):
+        same.setdefault(run_id, []).append(i)
+    if len(same) < table.num_rows:
+        best = [rows[0] if len(rows) == 1 else min(rows, key=lambda i: _preference(table, i)) for rows in same.values()]
+        table = table.take(best)
     order = [(c, "ascending") for c in ("tier", "task", "method", "trial", "seed", "run_id")]
     return table.sort_by(order)
 
 
-def _preference(row: Mapping[str, Any]) -> tuple[bool, str, str]:
-    return (row["status"] != "ok", str(row["finished_at"]), str(row["digest"]))
+def _preference(table: pa.Table, i: int) -> tuple[bool, str, str]:
+    (row,) = table.slice(i, 1).to_pylist()
+    return (row["status"] != "ok", str(row["finished_at"]), repr(row))
 
 
 def compact(source: Path, target: Path) -> list[Path]:
@@ -141,8 +147,13 @@ def compact(source: Path, target: Path) -> list[Path]:
     Returns
     -------
     Paths of the files written.
+
+    Raises
+    ------
+    StoreError : there is no source folder.
+    SchemaError : a file that would be written is there already, damaged.
     """
-    table = read([p for p in (source, target) if p.exists()]).table
+    table = read([source, *([target] if target.exists() else [])]).table
     keys = table.select(["tier", "task", "method", "method_hash"]).to_pylist()
     groups: dict[tuple[str, ...], list[int]] = {}
     for i, key in enumerate(keys):
@@ -151,6 +162,8 @@ def compact(source: Path, target: Path) -> list[Path]:
     for (tier, task, method, code), rows in sorted(groups.items()):
         path = target / tier / task / f"{method}@{code}.parquet"
         data = table_bytes(table.take(rows))
+        if path.exists():
+            read_file(path)  # raises where writing would lose what a damaged file may still hold
         if not path.exists() or path.read_bytes() != data:
             write_bytes(path, data)
         written.append(path)

@@ -38,6 +38,7 @@ _COLUMNS: tuple[tuple[str, pa.DataType, str], ...] = (
     ("slot", pa.string(), "slot the method fills; '' for the reference"),
     ("method_hash", pa.string(), "content hash of the method's source"),
     ("hp", pa.string(), "JSON: hyper-parameters of the method"),
+    ("set_hp", pa.string(), "JSON: those of them that a trial or a person set; the rest are defaults"),
     ("recipe", pa.string(), "JSON: slot -> method and hyper-parameters, complete"),
     ("tier", pa.string(), "smoke, quick, standard or full"),
     ("budget_kind", pa.string(), "steps or seconds"),
@@ -129,9 +130,13 @@ def conform(table: pa.Table, source: str = "table") -> pa.Table:
             continue
         try:
             columns.append(table[field.name].cast(field.type))
-        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        except (pa.ArrowException, KeyError, ValueError) as error:
             raise SchemaError(f"{source}: column {field.name!r}: {error}") from None
     whole = pa.table(columns, schema=RUNS)
+    try:
+        whole.validate(full=True)
+    except pa.ArrowException as error:
+        raise SchemaError(f"{source}: {error}") from None
     for name in REQUIRED:
         if whole[name].null_count:
             raise SchemaError(f"{source}: column {name!r} has empty values")

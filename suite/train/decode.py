@@ -58,8 +58,6 @@ def sample(
     chosen = torch.zeros(rows, limit, dtype=logits.dtype, device=device)
     alive = torch.ones(rows, dtype=torch.bool, device=device)
     for position in range(limit):
-        if position:
-            logits = policy(token[:, None], cache)[:, -1]
         logp = logits.log_softmax(-1)
         scores = logp if noise is None else logp + noise[:, position]
         token = torch.where(alive, scores.argmax(-1), END)
@@ -67,8 +65,9 @@ def sample(
         mask[:, position] = alive
         chosen[:, position] = torch.where(alive, logp.gather(-1, token[:, None])[:, 0], 0.0)
         alive = alive & (token != END)
-        if not alive.any():
+        if position == limit - 1 or not alive.any():
             break
+        logits = policy(token[:, None], cache)[:, -1]
     return Sampled(tokens, mask, chosen)
 
 
@@ -78,7 +77,10 @@ def _gumbel(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
 
 
 def completion_logits(policy: Policy, prompts: Tensor, completions: Tensor) -> Tensor:
-    """Logits that each completion token was, or would be, drawn from, read in one pass.
+    """Logits that each completion token was, or would be, drawn from.
+
+    Each prompt is read once and its keys and values are shared by its
+    completions, whose tokens are read in one pass. Differentiable.
 
     Parameters
     ----------
@@ -89,9 +91,12 @@ def completion_logits(policy: Policy, prompts: Tensor, completions: Tensor) -> T
     -------
     (P * G, T, vocabulary) logits.
     """
-    rows, limit = completions.shape
-    repeated = prompts.repeat_interleave(rows // len(prompts), dim=0)
-    return policy(torch.cat([repeated, completions[:, :-1]], dim=1), last=limit)
+    samples = len(completions) // len(prompts)
+    cache = policy.new_cache()
+    first = policy(prompts, cache, last=1).repeat_interleave(samples, dim=0)
+    if completions.shape[1] == 1:
+        return first
+    return torch.cat([first, policy(completions[:, :-1], cache.repeat(samples))], dim=1)
 
 
 def token_logp(logits: Tensor, tokens: Tensor) -> Tensor:

@@ -113,3 +113,37 @@ def autograd_fields(network: Network, x: Tensor) -> tuple[AutogradField, ...]:
     if not x.requires_grad:
         x = x.detach().requires_grad_()
     return tuple(AutogradField(x, column) for column in network(x).unbind(1))
+
+
+class EstimatedLaplacian(Field):
+    """A field of which only the value and an estimate of the Laplacian over all coordinates are known.
+
+    Parameters
+    ----------
+    value, estimate : (n,).
+    """
+
+    def __init__(self, value: Tensor, estimate: Tensor) -> None:
+        self._value, self.estimate = value, estimate
+
+    @property
+    def value(self) -> Tensor:
+        return self._value
+
+    def d(self, *axes: int) -> Tensor:
+        raise ValueError("this engine gives the Laplacian only")
+
+    def laplacian(self, axes: Sequence[int] | None = None) -> Tensor:
+        if axes is not None:
+            raise ValueError("this engine gives the Laplacian over all coordinates")
+        return self.estimate
+
+
+def directional_by_products(network: Network, x: Tensor, directions: Tensor, factor: float) -> tuple[Field, ...]:
+    """``factor`` times the sum of v^T H v over the `directions` (m, n, d), by backward Hessian-vector products."""
+    fields = []
+    for field in autograd_fields(network, x):
+        slope = gradient(field.value, field.x)
+        second = [(gradient((slope * v).sum(1), field.x) * v).sum(1) for v in directions]
+        fields.append(EstimatedLaplacian(field.value, factor * torch.stack(second).sum(0)))
+    return tuple(fields)

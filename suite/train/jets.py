@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from suite.train.derivatives import Engine, Field, Network, autograd_fields, gradient
+from suite.train.derivatives import Engine, EstimatedLaplacian, Field, Network, autograd_fields, gradient
 
 MAX_ORDER = 4
 PROBE_TOLERANCE = 1e-2
@@ -26,8 +26,8 @@ PROBE_TOLERANCE = 1e-2
 class Jet:
     """Values and directional derivatives (n, columns) of a function of n points.
 
-    Operators, `square`, `sum` and column indexing act as on the tensor of
-    values, so that the same code runs on points and on jets.
+    Operators, `square`, `sum`, column indexing and linear layers act as on the
+    tensor of values, so that the same code runs on points and on jets.
 
     Parameters
     ----------
@@ -45,6 +45,21 @@ class Jet:
     def along(cls, x: Tensor, directions: Tensor, counts: Sequence[int], summed: bool = False) -> Jet:
         """The points x (n, d) moving along `directions` (m, n or 1, d)."""
         return cls((x, directions, *[None] * (len(counts) - 1)), counts, summed)
+
+    @classmethod
+    def side_by_side(cls, jets: Sequence[Jet]) -> Jet:
+        """Columns of several jets along the same directions."""
+        found: list[Tensor | None] = []
+        for parts in zip(*[jet.parts for jet in jets], strict=True):
+            known = [p for p in parts if p is not None]
+            if not known:
+                found.append(None)
+                continue
+            rows = torch.broadcast_shapes(*[p.shape[:-1] for p in known])
+            filled = [jet.value.new_zeros(1) if p is None else p for p, jet in zip(parts, jets, strict=True)]
+            widths = [jet.value.shape[-1] for jet in jets]
+            found.append(torch.cat([p.expand(*rows, w) for p, w in zip(filled, widths, strict=True)], dim=-1))
+        return jets[0]._like(found)
 
     @property
     def value(self) -> Tensor:
@@ -72,9 +87,17 @@ class Jet:
         assert product is not None
         return product.sum(0, keepdim=True) if self.summed and order == 2 and product.ndim == 3 else product
 
-    def linear(self, weight: Tensor, value: Tensor) -> Jet:
-        """Image under a linear map with the given `weight` (out, in) and value."""
-        return self._like((value, *[None if p is None else functional.linear(p, weight) for p in self.parts[1:]]))
+    @classmethod
+    def __torch_function__(cls, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Let linear layers take jets; no other function of torch does."""
+        if function is not functional.linear:
+            raise TypeError(f"{getattr(function, '__name__', function)} has no rule for jets")
+        return cls._linear(*args, **(kwargs or {}))
+
+    @staticmethod
+    def _linear(jet: Jet, weight: Tensor, bias: Tensor | None = None) -> Jet:
+        derivatives = [None if p is None else functional.linear(p, weight) for p in jet.parts[1:]]
+        return jet._like((functional.linear(jet.value, weight, bias), *derivatives))
 
     def compose(self, outer: Sequence[Tensor]) -> Jet:
         """Elementwise f of this jet, from f and its derivatives ``outer[k]`` (n, columns) at the values."""
@@ -207,22 +230,16 @@ _RULES: dict[Any, Any] = {torch.exp: _exp, nn.Tanh: _tanh, torch.tanh: _tanh, to
 
 
 def through(function: Any, x: Any) -> Any:
-    """``function(x)`` for tensors and jets alike; `function` is a linear layer or acts elementwise.
-
-    Raises
-    ------
-    TypeError : a jet meets a layer that has no rule.
-    """
+    """``function(x)`` for tensors and jets alike; `function` is a module or function that acts elementwise."""
     if not isinstance(x, Jet):
         return function(x)
-    if isinstance(function, nn.Linear):
-        if type(function).forward is not nn.Linear.forward:
-            raise TypeError(f"no jet rule for {type(function).__name__}")
-        value = function(x.value)
-        return x.linear(function.weight, value)
     rule = _RULES.get(type(function)) or _RULES.get(function)
-    z = x.value
-    return x.compose(rule(z, x.order) if rule else scalar_derivatives(function, z, x.order))
+    return x.compose(rule(x.value, x.order) if rule else scalar_derivatives(function, x.value, x.order))
+
+
+def concatenate(parts: Sequence[Any]) -> Any:
+    """Columns of several tensors, or of several jets, side by side."""
+    return Jet.side_by_side(parts) if isinstance(parts[0], Jet) else torch.cat(list(parts), dim=-1)
 
 
 class JetField(Field):
@@ -251,25 +268,6 @@ class JetField(Field):
 
     def laplacian(self, axes: Sequence[int] | None = None) -> Tensor:
         return torch.stack([self.d(a, a) for a in (self.axes if axes is None else axes)]).sum(0)
-
-
-class LaplacianField(Field):
-    """One output of a network on a jet that sums second derivatives over its directions."""
-
-    def __init__(self, value: Tensor, second: Tensor | None, factor: float = 1.0) -> None:
-        self._value, self.second, self.factor = value, second, factor
-
-    @property
-    def value(self) -> Tensor:
-        return self._value
-
-    def d(self, *axes: int) -> Tensor:
-        raise ValueError("this engine gives the Laplacian only")
-
-    def laplacian(self, axes: Sequence[int] | None = None) -> Tensor:
-        if axes is not None:
-            raise ValueError("this engine gives the Laplacian over all coordinates")
-        return torch.zeros_like(self.value) if self.second is None else self.factor * self.second
 
 
 class AxisJets:
@@ -301,10 +299,9 @@ def directional_laplacian(network: Network, x: Tensor, directions: Tensor, facto
     """Values and ``factor`` times the sum of vᵀHv over the `directions` (m, n or 1, d) of each point."""
     counts = (len(directions), len(directions))
     jet: Any = network(Jet.along(x, directions, counts, summed=True))  # type: ignore[arg-type]
-    value, second = jet.parts[0], jet.parts[2]
-    return tuple(
-        LaplacianField(value[:, i], None if second is None else second[0, :, i], factor) for i in range(value.shape[-1])
-    )
+    value = jet.value
+    second = torch.zeros_like(value) if jet.parts[2] is None else factor * jet.parts[2][0]
+    return tuple(EstimatedLaplacian(*columns) for columns in zip(value.unbind(1), second.unbind(1), strict=True))
 
 
 def agrees(engine: Engine, network: nn.Module, x: Tensor, residual: Any) -> bool:

@@ -8,6 +8,7 @@ Everything works in the dtype it is given.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -52,6 +53,18 @@ class Rollouts:
         """Longest allowed completion."""
         return self.limit or self.mask.shape[1]
 
+    @property
+    def tokens(self) -> tuple[Tensor, Tensor]:
+        """Prompts (P, S) and completions (N, T).
+
+        Raises
+        ------
+        ValueError : the rollouts were made without them.
+        """
+        if self.prompts is None or self.completions is None:
+            raise ValueError("these rollouts hold no tokens; give prompts= and completions=")
+        return self.prompts, self.completions
+
     def rows(self, groups: Tensor) -> Tensor:
         """(P,) values, one a group, as (N,) values, one a row."""
         return groups.repeat_interleave(self.rewards.shape[1])
@@ -61,7 +74,7 @@ class Rollouts:
         rows = self.rows(groups)
         by_group = ("rewards", "prompts", "rehearsed")
         by_row = ("mask", "old_logp", "completions", "reference_logp")
-        picked = {name: _pick(getattr(self, name), groups) for name in by_group}
+        picked: dict[str, Any] = {name: _pick(getattr(self, name), groups) for name in by_group}
         picked |= {name: _pick(getattr(self, name), rows) for name in by_row}
         return replace(self, **picked)
 

@@ -6,7 +6,7 @@ import copy
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -73,11 +73,14 @@ class Domain:
 
         A count of 1 stands for the column's middle.
         """
-        columns = [
-            np.linspace(low, high, n) if n > 1 else np.array([(low + high) / 2])
-            for low, high, n in zip(self.lows, self.highs, counts, strict=True)
-        ]
-        return np.stack([c.ravel() for c in np.meshgrid(*columns, indexing="ij")], axis=1)
+        points = np.empty((math.prod(counts), self.dims))
+        repeats, tiles = len(points), 1
+        for column, (low, high, n) in enumerate(zip(self.lows, self.highs, counts, strict=True)):
+            repeats //= n
+            values = np.linspace(low, high, n) if n > 1 else np.array([(low + high) / 2])
+            points[:, column] = np.tile(np.repeat(values, repeats), tiles)
+            tiles *= n
+        return points
 
     def face(self, axis: int, at: float, counts: Sequence[int] | int) -> np.ndarray:
         """Grid points with coordinate `axis` held at `at`; `counts` values along each other column."""
@@ -95,44 +98,50 @@ class Condition:
     ----------
     name : what it states ("initial", "boundary", "velocity", ...).
     points : (m, d) float32.
-    residual : ``residual(points, *fields)`` -> (k,) or (k, equations), zero where the condition holds;
-        one field for each output of the network. Periodic conditions compare the two halves of their points.
-    weight : factor of its mean square in the training loss.
+    quantity : ``quantity(points, *fields)`` -> (k,) or (k, equations), of one field for each unknown function.
+    values : what the quantity is there; broadcasts against it.
+    weight : factor of the mean square of their difference in the training loss.
     """
 
     name: str
     points: Tensor
-    residual: Callable[..., Tensor]
+    quantity: Callable[..., Tensor]
+    values: Tensor
     weight: float = 1.0
 
-
-def at(name: str, points: np.ndarray, residual: Callable[..., Tensor], weight: float = 1.0) -> Condition:
-    """A condition at float64 points (m, d)."""
-    return Condition(name, torch.tensor(points, dtype=torch.float32), residual, weight)
+    def to(self, device: torch.device) -> Condition:
+        return replace(self, points=self.points.to(device), values=self.values.to(device))
 
 
-def target_values(values: np.ndarray | Tensor) -> Callable[..., Tensor]:
-    """Residual of the condition that the first field equals `values` (m,) at its points."""
-    goal = torch.as_tensor(values, dtype=torch.float32)
+def condition(
+    name: str,
+    points: np.ndarray,
+    quantity: Callable[..., Tensor],
+    values: np.ndarray | float = 0.0,
+    weight: float = 1.0,
+) -> Condition:
+    """A condition from float64 points (m, d) and values."""
+    at, goal = (torch.as_tensor(a, dtype=torch.float32) for a in (points, values))
+    return Condition(name, at, quantity, goal, weight)
 
-    def residual(x: Tensor, *fields: Field) -> Tensor:
-        return fields[0].value - goal.to(x)
 
-    return residual
+def value(points: Tensor, *fields: Field) -> Tensor:
+    """The quantity of Dirichlet conditions: the first unknown function itself."""
+    return fields[0].value
 
 
-def matches(*orders: tuple[int, ...]) -> Callable[..., Tensor]:
-    """Residual of periodicity: each listed derivative agrees between the two halves of the points.
+def seam(*orders: tuple[int, ...]) -> Callable[..., Tensor]:
+    """The quantity of periodic conditions: jumps (m/2, orders) from the points' first half to their second.
 
-    ``matches((), (0,))`` compares u and u_x.
+    ``seam((), (0,))`` compares u and u_x.
     """
 
-    def residual(x: Tensor, *fields: Field) -> Tensor:
-        half = len(x) // 2
-        gaps = [d[:half] - d[half:] for u in fields for d in (u.d(*order) if order else u.value for order in orders)]
-        return torch.stack(gaps, dim=1)
+    def jumps(points: Tensor, *fields: Field) -> Tensor:
+        half = len(points) // 2
+        compared = [u.d(*order) if order else u.value for u in fields for order in orders]
+        return torch.stack([c[:half] - c[half:] for c in compared], dim=1)
 
-    return residual
+    return jumps
 
 
 class Sampler(ABC):
@@ -181,6 +190,7 @@ class Problem:
     conditions : conditions in force, their points on the run's device.
     engine : derivative engine of the residual: the task's Taylor-mode engine where the network
         can be run on jets, else nested differentiation.
+    taylor : True where the network can be run on jets.
     generator : the run's stream for a method's own random numbers.
     charged : gradient evaluations that a method spent beside the loop's own.
     """
@@ -189,10 +199,9 @@ class Problem:
         self.task = self.target = task
         self.domain = task.domain
         self.device = context.device
-        self.conditions = tuple(
-            Condition(c.name, c.points.to(context.device), c.residual, c.weight) for c in task.conditions(context.tier)
-        )
+        self.conditions = tuple(c.to(context.device) for c in task.conditions(context.tier))
         self.engine: Engine = autograd_fields
+        self.taylor = False
         self.generator = context.generator("pde-method")
         self.charged = 0
 
@@ -207,7 +216,8 @@ class Problem:
         """Take the task's Taylor-mode engine if `network` gives the same residual through it."""
         jets, probe = self.target.jets, torch.Generator().manual_seed(0)
         points = self.domain.uniform(PROBE_POINTS, probe).to(self.device)
-        if jets is not None and agrees(jets, network, points, self.target.residual):
+        self.taylor = jets is not None and agrees(jets, network, points, self.target.residual)
+        if self.taylor and jets is not None:
             self.engine = jets
 
     def residual(self, fields: tuple[Field, ...], points: Tensor) -> Tensor:
@@ -218,13 +228,12 @@ class Problem:
         """Residuals (k, equations) of each condition, from one evaluation of the network."""
         if not self.conditions:
             return []
-        points = torch.cat([c.points for c in self.conditions]).requires_grad_()
-        fields = autograd_fields(network, points)
+        fields = autograd_fields(network, torch.cat([c.points for c in self.conditions]))
         found, start = [], 0
-        for condition in self.conditions:
-            part = slice(start, start + len(condition.points))
-            rows = (field.rows(part) for field in fields)
-            found.append(_columns(condition.residual(condition.points, *rows)))
+        for stated in self.conditions:
+            part = slice(start, start + len(stated.points))
+            quantity = stated.quantity(stated.points, *(field.rows(part) for field in fields))
+            found.append(_columns(quantity - stated.values))
             start = part.stop
         return found
 
@@ -325,42 +334,73 @@ class Surrogate(nn.Module):
         return self.method.ansatz(x, self.core(self.method.embed(x)))
 
 
+class Site(nn.Module):
+    """An activation site that takes jets as well: the activation is used through its values and derivatives."""
+
+    def __init__(self, activation: nn.Module) -> None:
+        super().__init__()
+        self.activation = activation
+        self.width_factor = getattr(activation, "width_factor", 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return through(self.activation, x)
+
+
+class PinnBuild(Build):
+    """Makes the parts of a network that may be run on jets."""
+
+    def activation(self, features: int) -> nn.Module:
+        return Site(super().activation(features))
+
+    def block(self, features: int, hidden: int) -> nn.Module:
+        """The recipe's block as one link of a chain: nothing in it ends a residual branch."""
+        block = super().block(features, hidden)
+        for part in block.modules():
+            if hasattr(part, "levelfield_residual"):
+                del part.levelfield_residual
+        return block
+
+
 class Mlp(nn.Module):
-    """Fully connected network, every hidden layer followed by the recipe's activation.
+    """Fully connected network: a linear layer, then blocks, the recipe's activation after each, and a linear head.
+
+    With the block ``ffn`` (linear, activation, linear) this is the plain MLP of
+    1 + 2 * `blocks` hidden layers.
 
     Parameters
     ----------
-    build : makes activations and the head.
+    build : makes activations, blocks and the head.
     inputs, outputs : columns in and out.
-    width, depth : units a hidden layer, number of hidden layers.
+    width : units a layer.
+    blocks : blocks after the first layer.
     """
 
-    def __init__(self, build: Build, inputs: int, outputs: int, width: int, depth: int) -> None:
+    def __init__(self, build: Build, inputs: int, outputs: int, width: int, blocks: int) -> None:
         super().__init__()
-        self.linears, self.activations = nn.ModuleList(), nn.ModuleList()
-        for _ in range(depth):
-            activation = build.activation(width)
-            self.linears.append(nn.Linear(inputs, width))
-            self.activations.append(activation)
-            inputs = build.width(width, activation)
-        self.head = build.head(inputs, outputs)
+        first = build.activation(width)
+        layers: list[nn.Module] = [nn.Linear(inputs, width), first]
+        features = build.width(width, first)
+        for _ in range(blocks):
+            activation = build.activation(features)
+            layers += [build.block(features, width), activation]
+            features = build.width(features, activation)
+        self.layers = nn.Sequential(*layers)
+        self.head = build.head(features, outputs)
 
     def forward(self, x: Tensor) -> Tensor:
-        for linear, activation in zip(self.linears, self.activations, strict=True):
-            x = through(activation, through(linear, x))
-        return through(self.head, x)
+        return self.head(self.layers(x))
 
 
 class PdeTask(Task):
     """A differential equation with its conditions and a reference solution.
 
     A tier's sizes hold ``points`` (residual points a step), ``width`` and
-    ``depth`` of the network, and whatever a task's `conditions` read.
+    ``blocks`` of the network, and whatever a task's `conditions` read.
 
     Attributes
     ----------
     domain : coordinates.
-    outputs : number of unknown functions.
+    functions : names of the unknown functions.
     success : relative L2 error below which a run counts as solved.
     reference_error : estimated relative L2 error of the reference itself.
     jets : Taylor-mode engine to use where the network allows it, for tasks on which it was
@@ -370,11 +410,16 @@ class PdeTask(Task):
     """
 
     domain: Domain
-    outputs = 1
+    functions: tuple[str, ...] = ("u",)
     success = 0.1
     reference_error = 1e-15
     laplacian = False
     hard_names: tuple[str, ...] = ()
+
+    @property
+    def outputs(self) -> int:
+        """Number of unknown functions."""
+        return len(self.functions)
 
     @property
     def jets(self) -> Engine | None:
@@ -422,7 +467,7 @@ class PdeTask(Task):
 
     def network(self, build: Build, inputs: int, tier: Tier) -> nn.Module:
         """The network from `inputs` columns to `outputs`: a plain MLP unless a task says otherwise."""
-        return Mlp(build, inputs, self.outputs, int(tier.sizes["width"]), int(tier.sizes["depth"]))
+        return Mlp(build, inputs, self.outputs, int(tier.sizes["width"]), int(tier.sizes["blocks"]))
 
     def test_points(self, tier: Tier) -> np.ndarray:
         """Points (m, d) at which the error is scored: a grid of 101 values a column in one or two dimensions."""
@@ -479,7 +524,7 @@ class PinnWorkload(Workload):
         recipe, tier = context.recipe, context.tier
         self.problem = Problem(task, context)
         self.method: PdeMethod = recipe["pde-method"].make(self.problem)
-        build = Build(context)
+        build = PinnBuild(context)
         self.model = build.finish(Surrogate(self.method, task.network(build, self.method.features, tier)))
         self.problem.choose_engine(self.model)
         self.count = int(tier.sizes["points"])
@@ -530,6 +575,7 @@ class PinnWorkload(Workload):
         maps = {"solution": truth, "prediction": guess, "error": guess - truth}
         return {
             "kind": "pde-map",
+            "function": self.task.functions[0],
             "axes": list(names[:2]),
             "lows": list(self.task.domain.lows[:2]),
             "highs": list(self.task.domain.highs[:2]),

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import ParametrizationList
 
 ROLES = ("matrix", "conv", "embedding", "head", "norm", "bias", "other")
 UNDECAYED = ("norm", "bias", "other")
@@ -68,11 +69,20 @@ def named_parameters(model: nn.Module) -> Iterator[tuple[Tensor, ParamInfo]]:
             if id(parameter) in seen:
                 continue
             seen.add(id(parameter))
-            role = _role(module, name, parameter, module is head)
+            owner, tensor = _owner(model, prefix, module, name)
+            role = _role(owner, tensor, parameter, owner is head)
             fan_in, fan_out = fans(parameter)
-            residual = bool(getattr(module, "levelfield_residual", False)) and parameter.ndim > 1
+            residual = bool(getattr(owner, "levelfield_residual", False)) and parameter.ndim > 1
             full = f"{prefix}.{name}" if prefix else name
-            yield parameter, ParamInfo(full, role, module, fan_in, fan_out, residual, depth)
+            yield parameter, ParamInfo(full, role, owner, fan_in, fan_out, residual, depth)
+
+
+def _owner(model: nn.Module, prefix: str, module: nn.Module, name: str) -> tuple[nn.Module, str]:
+    """The module and name that a parameter has, or that its parametrized weight has."""
+    if not isinstance(module, ParametrizationList):
+        return module, name
+    parent, _, tensor = f".{prefix}".rpartition(".parametrizations.")
+    return model.get_submodule(parent.lstrip(".")), tensor
 
 
 def fans(parameter: Tensor) -> tuple[int, int]:

@@ -78,7 +78,9 @@ class SupervisedWorkload(Workload):
         self.data = data.to(context.device)
         build = Build(context)
         model = build.finish(task.model(build, context.tier))
-        self.model = model.to(memory_format=torch.channels_last) if task.channels_last else model
+        if task.channels_last:
+            model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.model = model
         self.sites = build.sites
         self.criterion = context.recipe["loss"].make()
         self.sites["loss"] += 1

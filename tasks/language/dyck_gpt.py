@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import functools
-
 from suite import Metric, Tier, define_task
-from suite.facts import Tier as TierType
 from tasks.language.sources import DyckSource
 from tasks.language.tokens import SourceTask
 
@@ -41,10 +38,5 @@ MODEL = {"context": 32, "features": 32, "layers": 2, "heads": 2}
 class DyckGPT(SourceTask):
     """Dyck-8 with 8 leaves from an LL(1) probabilistic grammar."""
 
-    def source(self, tier: TierType) -> DyckSource:
-        return _source()
-
-
-@functools.cache
-def _source() -> DyckSource:
-    return DyckSource()
+    def source(self, tier: Tier) -> DyckSource:
+        return DyckSource.standard()

@@ -46,7 +46,7 @@ class GPT(nn.Module):
     inputs : size of the input vocabulary (a start token included).
     outputs : number of classes.
     context : longest sequence.
-    features, layers, heads : width, depth and attention heads; the feed-forward blocks have 4 * features hidden channels.
+    features, layers, heads : width, depth and attention heads; the blocks have 4 * features hidden channels.
     normalise : False leaves out every norm.
     """
 

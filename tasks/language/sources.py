@@ -8,9 +8,11 @@ frozen between versions (NEP 19).
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from abc import ABC, abstractmethod
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 from numpy.random import RandomState
@@ -31,6 +33,12 @@ class Source(ABC):
 
     key: str
     vocabulary: int
+
+    @classmethod
+    @functools.cache
+    def standard(cls) -> Self:
+        """The source with its default parameters."""
+        return cls()
 
     @abstractmethod
     def sample(self, count: int, length: int, seed: int) -> np.ndarray:
@@ -130,7 +138,11 @@ class DyckSource(Source):
 
     def states(self, tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Depth and innermost open type (`types` where none is open) before each token, (n, length) each."""
-        depths, tops, stack = np.empty(tokens.shape, np.int64), np.empty(tokens.shape, np.int64), _Stack(len(tokens), self)
+        depths, tops, stack = (
+            np.empty(tokens.shape, np.int64),
+            np.empty(tokens.shape, np.int64),
+            _Stack(len(tokens), self),
+        )
         for t in range(tokens.shape[1]):
             depths[:, t], tops[:, t] = stack.depth, stack.top
             stack.push(tokens[:, t])
@@ -166,3 +178,90 @@ class _Stack:
         closing = (tokens >= self.types) & (tokens < 2 * self.types)
         self.depth += opening.astype(np.int64) - closing
         self.open[self.rows[opening], self.depth[opening]] = tokens[opening]
+
+
+class MarkovSource(Source):
+    """Markov chain of a given order with random rows; before the sequence stands an endless run of a start mark.
+
+    Parameters
+    ----------
+    vocabulary : number of tokens.
+    order : tokens that decide the law of the next.
+    concentration : of the Dirichlet law of each row.
+    seed : of the rows.
+    """
+
+    def __init__(self, vocabulary: int = 16, order: int = 2, concentration: float = 0.15, seed: int = 0) -> None:
+        self.vocabulary, self.order = vocabulary, order
+        self.key = f"markov {vocabulary} {order} {concentration} {seed}"
+        rows = (vocabulary + 1) ** order
+        self.law = dirichlet_rows(RandomState(seed), rows, vocabulary, concentration)
+
+    def sample(self, count: int, length: int, seed: int) -> np.ndarray:
+        random, cumulative = RandomState(seed), self.law.cumsum(axis=-1)
+        tokens, context = np.empty((count, length), dtype=np.uint8), self._start(count)
+        for t in range(length):
+            tokens[:, t] = draw(cumulative[context], random.random_sample(count))
+            context = self._next(context, tokens[:, t])
+        return tokens
+
+    def losses(self, tokens: np.ndarray) -> np.ndarray:
+        losses, context = np.empty(tokens.shape), self._start(len(tokens))
+        for t in range(tokens.shape[1]):
+            losses[:, t] = -np.log(self.law[context, tokens[:, t]])
+            context = self._next(context, tokens[:, t])
+        return losses
+
+    def _start(self, count: int) -> np.ndarray:
+        return np.full(count, len(self.law) - 1, dtype=np.int64)
+
+    def _next(self, context: np.ndarray, tokens: np.ndarray) -> np.ndarray:
+        return (context * (self.vocabulary + 1) + tokens) % len(self.law)
+
+
+class HMMSource(Source):
+    """Hidden Markov model: a chain of hidden states, of each of which a token is seen.
+
+    The exact loss comes from the forward filter in float64 (Rabiner 1989).
+
+    Parameters
+    ----------
+    states, vocabulary : hidden states and tokens.
+    transition, emission : concentrations of the Dirichlet laws of the rows.
+    seed : of the rows.
+    """
+
+    def __init__(
+        self,
+        states: int = 24,
+        vocabulary: int = 16,
+        transition: float = 0.05,
+        emission: float = 0.1,
+        seed: int = 0,
+    ) -> None:
+        self.vocabulary = vocabulary
+        self.key = f"hmm {states} {vocabulary} {transition} {emission} {seed}"
+        random = RandomState(seed)
+        self.start = dirichlet_rows(random, 1, states, 1.0)[0]
+        self.transition = dirichlet_rows(random, states, states, transition)
+        self.emission = dirichlet_rows(random, states, vocabulary, emission)
+
+    def sample(self, count: int, length: int, seed: int) -> np.ndarray:
+        random = RandomState(seed)
+        step, show = self.transition.cumsum(axis=1), self.emission.cumsum(axis=1)
+        tokens = np.empty((count, length), dtype=np.uint8)
+        state = draw(np.broadcast_to(self.start.cumsum(), (count, len(self.start))), random.random_sample(count))
+        for t in range(length):
+            tokens[:, t] = draw(show[state], random.random_sample(count))
+            state = draw(step[state], random.random_sample(count))
+        return tokens
+
+    def losses(self, tokens: np.ndarray) -> np.ndarray:
+        losses = np.empty(tokens.shape)
+        belief = np.broadcast_to(self.start, (len(tokens), len(self.start)))
+        for t in range(tokens.shape[1]):
+            joint = belief * self.emission[:, tokens[:, t]].T
+            seen = joint.sum(axis=1, keepdims=True)
+            losses[:, t] = -np.log(seen[:, 0])
+            belief = (joint / seen) @ self.transition
+        return losses

@@ -26,7 +26,9 @@ class TokenWorkload(SupervisedWorkload):
     task: TokenTask
 
     def validate(self) -> dict[str, float]:
-        return self.task.score({"logits": self._logits(self.data.val_x)}, self.task.validation_answers(self.context.tier))
+        return self.task.score(
+            {"logits": self._logits(self.data.val_x)}, self.task.validation_answers(self.context.tier)
+        )
 
     def predict(self) -> dict[str, np.ndarray]:
         self._refuse_foresight()
@@ -41,7 +43,7 @@ class TokenWorkload(SupervisedWorkload):
         seen, unseen = self.model(x)[:, :half], self.model(other)[:, :half]
         if not torch.allclose(seen, unseen, rtol=1e-3, atol=1e-3, equal_nan=True):
             raise ValueError(
-                "the model's predictions change with later tokens; a causal method may use a token and earlier ones only"
+                "the model's predictions change with later tokens: a causal method may use earlier ones only"
             )
 
 

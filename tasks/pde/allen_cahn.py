@@ -11,27 +11,28 @@ from torch import Tensor
 from suite import Metric, Noise, Paper, Tier, define_task
 from suite.train.derivatives import Field
 from suite.train.jets import through
-from suite.train.pinn import Condition, Domain, PdeTask, at, matches, target_values
+from suite.train.pinn import Condition, Domain, PdeTask, condition, seam, value
 from tasks.pde.spectral import GridSolution, Periodic, solve
 
 X, T = 0, 1
 DIFFUSION = 1e-4
 SLOTS = (
-    "activation", "optimizer", "gradient", "schedule", "averaging", "init", "reparam", "regularizer", "sampler",
-    "pde-method",
+    "activation", "block", "optimizer", "gradient", "schedule", "averaging", "init", "reparam", "regularizer",
+    "sampler", "pde-method",
 )  # fmt: skip
 METRIC = Metric("log10_l2re", "log10", "min", chance=0.0)
 UNIT = "gradient evaluations"
 LBFGS = {
     "activation": "tanh",
+    "block": "ffn",
     "optimizer": ("adam-lbfgs", {"lr": 3e-3}),
     "schedule": ("linear", {"warmup": 0.0}),
     "init": "xavier",
     "sampler": "fixed-points",
     "pde-method": "pinn",
 }
-NET = {"width": 50, "depth": 3, "initial": 201, "boundary": 101}
-WIDE = {"width": 256, "depth": 4, "initial": 513, "boundary": 257, "points": 8192}
+NET = {"width": 50, "blocks": 1, "initial": 201, "boundary": 101}
+WIDE = {"width": 256, "blocks": 2, "initial": 513, "boundary": 257, "points": 8192}
 EQUATION = Periodic(
     low=-1.0,
     high=1.0,
@@ -86,10 +87,10 @@ class AllenCahn(PdeTask):
 
     def conditions(self, tier: Tier) -> list[Condition]:
         start = self.domain.face(T, 0.0, int(tier.sizes["initial"]))
-        seam = np.concatenate([self.domain.face(X, end, int(tier.sizes["boundary"])) for end in (-1.0, 1.0)])
+        sides = np.concatenate([self.domain.face(X, end, int(tier.sizes["boundary"])) for end in (-1.0, 1.0)])
         return [
-            at("initial", start, target_values(EQUATION.initial(start[:, X]))),
-            at("periodic", seam, matches((), (X,))),
+            condition("initial", start, value, EQUATION.initial(start[:, X])),
+            condition("periodic", sides, seam((), (X,))),
         ]
 
     def reference(self, points: np.ndarray) -> np.ndarray:

@@ -9,25 +9,26 @@ from torch import Tensor
 from suite import Metric, Noise, Paper, Tier, define_task
 from suite.train.derivatives import Engine, Field
 from suite.train.jets import forward_laplacian
-from suite.train.pinn import Condition, Domain, PdeTask, at
+from suite.train.pinn import Condition, Domain, PdeTask, condition, value
 
 A1, A2 = np.pi, 4 * np.pi
 SLOTS = (
-    "activation", "optimizer", "gradient", "schedule", "averaging", "init", "reparam", "regularizer", "sampler",
-    "pde-method",
+    "activation", "block", "optimizer", "gradient", "schedule", "averaging", "init", "reparam", "regularizer",
+    "sampler", "pde-method",
 )  # fmt: skip
 METRIC = Metric("log10_l2re", "log10", "min", chance=0.0)
 UNIT = "gradient evaluations"
 LBFGS = {
     "activation": "tanh",
+    "block": "ffn",
     "optimizer": ("adam-lbfgs", {"lr": 3e-3}),
     "schedule": ("linear", {"warmup": 0.0}),
     "init": "xavier",
     "sampler": "fixed-points",
     "pde-method": "pinn",
 }
-NET = {"width": 50, "depth": 3, "boundary": 51}
-WIDE = {"width": 256, "depth": 4, "boundary": 129, "points": 8192}
+NET = {"width": 50, "blocks": 1, "boundary": 51}
+WIDE = {"width": 256, "blocks": 2, "boundary": 129, "points": 8192}
 
 
 @define_task(
@@ -75,7 +76,7 @@ class Helmholtz(PdeTask):
     def conditions(self, tier: Tier) -> list[Condition]:
         n = int(tier.sizes["boundary"])
         edge = np.concatenate([self.domain.face(axis, end, n) for axis in (0, 1) for end in (-1.0, 1.0)])
-        return [at("boundary", edge, lambda x, u: u.value, weight=10.0)]
+        return [condition("boundary", edge, value, weight=10.0)]
 
     def reference(self, points: np.ndarray) -> np.ndarray:
         return np.sin(A1 * points[:, 0]) * np.sin(A2 * points[:, 1])

@@ -9,16 +9,17 @@ from torch import Tensor
 from suite import Metric, Noise, Paper, Tier, define_task
 from suite.train.derivatives import Engine, Field
 from suite.train.jets import forward_laplacian
-from suite.train.pinn import Condition, Domain, PdeTask, at, target_values
+from suite.train.pinn import Condition, Domain, PdeTask, condition, value
 
 SLOTS = (
-    "activation", "optimizer", "gradient", "schedule", "averaging", "init", "reparam", "regularizer", "sampler",
-    "pde-method",
+    "activation", "block", "optimizer", "gradient", "schedule", "averaging", "init", "reparam", "regularizer",
+    "sampler", "pde-method",
 )  # fmt: skip
 METRIC = Metric("log10_l2re", "log10", "min", chance=0.0)
 UNIT = "gradient evaluations"
 ADAM = {
     "activation": "tanh",
+    "block": "ffn",
     "optimizer": ("adam", {"lr": 3e-3}),
     "schedule": ("linear", {"warmup": 0.0}),
     "init": "xavier",
@@ -54,7 +55,7 @@ class PoissonNd(PdeTask):
         count, stream = int(tier.sizes["boundary"]), np.random.default_rng(0)
         points = stream.random((count, self.domain.dims))
         points[np.arange(count), stream.integers(self.domain.dims, size=count)] = stream.integers(2, size=count)
-        return [at("boundary", points, target_values(self.reference(points)))]
+        return [condition("boundary", points, value, self.reference(points))]
 
     def reference(self, points: np.ndarray) -> np.ndarray:
         return np.sin(np.pi / 2 * points).sum(axis=1)
@@ -72,9 +73,9 @@ class PoissonNd(PdeTask):
     slots=SLOTS,
     recipe=ADAM,
     tiers={
-        "smoke": Tier(400, evals=4, sizes={"width": 50, "depth": 3, "boundary": 200, "points": 200}),
-        "quick": Tier(3000, sizes={"width": 50, "depth": 3, "boundary": 500, "points": 500}),
-        "standard": Tier(20000, sizes={"width": 256, "depth": 4, "boundary": 2048, "points": 8192}),
+        "smoke": Tier(400, evals=4, sizes={"width": 50, "blocks": 1, "boundary": 200, "points": 200}),
+        "quick": Tier(3000, sizes={"width": 50, "blocks": 1, "boundary": 500, "points": 500}),
+        "standard": Tier(20000, sizes={"width": 256, "blocks": 2, "boundary": 2048, "points": 8192}),
     },
     unit=UNIT,
     noise={},
@@ -97,9 +98,9 @@ class Poisson5(PoissonNd):
     slots=SLOTS,
     recipe=ADAM,
     tiers={
-        "smoke": Tier(300, evals=4, sizes={"width": 64, "depth": 3, "boundary": 200, "points": 100}),
-        "quick": Tier(4000, sizes={"width": 64, "depth": 3, "boundary": 500, "points": 250}),
-        "standard": Tier(20000, sizes={"width": 256, "depth": 4, "boundary": 2048, "points": 4096}),
+        "smoke": Tier(300, evals=4, sizes={"width": 64, "blocks": 1, "boundary": 200, "points": 100}),
+        "quick": Tier(4000, sizes={"width": 64, "blocks": 1, "boundary": 500, "points": 250}),
+        "standard": Tier(20000, sizes={"width": 256, "blocks": 2, "boundary": 2048, "points": 4096}),
     },
     unit=UNIT,
     noise={},
@@ -122,9 +123,9 @@ class Poisson10(PoissonNd):
     slots=SLOTS,
     recipe=ADAM,
     tiers={
-        "smoke": Tier(60, evals=3, sizes={"width": 64, "depth": 3, "boundary": 200, "points": 50}),
-        "quick": Tier(2000, sizes={"width": 64, "depth": 3, "boundary": 500, "points": 100}),
-        "standard": Tier(10000, sizes={"width": 256, "depth": 4, "boundary": 2048, "points": 1024}),
+        "smoke": Tier(60, evals=3, sizes={"width": 64, "blocks": 1, "boundary": 200, "points": 50}),
+        "quick": Tier(2000, sizes={"width": 64, "blocks": 1, "boundary": 500, "points": 100}),
+        "standard": Tier(10000, sizes={"width": 256, "blocks": 2, "boundary": 2048, "points": 1024}),
     },
     unit=UNIT,
     noise={},

@@ -9,26 +9,27 @@ from torch import Tensor
 from suite import Metric, Noise, Paper, Tier, define_task
 from suite.train.derivatives import Field
 from suite.train.jets import through
-from suite.train.pinn import Condition, Domain, PdeTask, at, matches, target_values
+from suite.train.pinn import Condition, Domain, PdeTask, condition, seam, value
 
 X, T = 0, 1
 WIDTH = np.pi / 4
 SLOTS = (
-    "activation", "optimizer", "gradient", "schedule", "averaging", "init", "reparam", "regularizer", "sampler",
-    "pde-method",
+    "activation", "block", "optimizer", "gradient", "schedule", "averaging", "init", "reparam", "regularizer",
+    "sampler", "pde-method",
 )  # fmt: skip
 METRIC = Metric("log10_l2re", "log10", "min", chance=0.0)
 UNIT = "gradient evaluations"
 LBFGS = {
     "activation": "tanh",
+    "block": "ffn",
     "optimizer": ("adam-lbfgs", {"lr": 3e-3}),
     "schedule": ("linear", {"warmup": 0.0}),
     "init": "xavier",
     "sampler": "fixed-points",
     "pde-method": "pinn",
 }
-NET = {"width": 50, "depth": 3, "initial": 101, "boundary": 101}
-WIDE = {"width": 256, "depth": 4, "initial": 257, "boundary": 257, "points": 8192}
+NET = {"width": 50, "blocks": 1, "initial": 101, "boundary": 101}
+WIDE = {"width": 256, "blocks": 2, "initial": 257, "boundary": 257, "points": 8192}
 FAILURES = Paper(
     "Characterizing possible failure modes in physics-informed neural networks", arxiv="2109.01050", year=2021
 )
@@ -51,8 +52,8 @@ class Reaction(PdeTask):
 
     def conditions(self, tier: Tier) -> list[Condition]:
         start = self.domain.face(T, 0.0, int(tier.sizes["initial"]))
-        seam = np.concatenate([self.domain.face(X, end, int(tier.sizes["boundary"])) for end in (0.0, 2 * np.pi)])
-        return [at("initial", start, target_values(bump(start[:, X]))), at("periodic", seam, matches(()))]
+        sides = np.concatenate([self.domain.face(X, end, int(tier.sizes["boundary"])) for end in (0.0, 2 * np.pi)])
+        return [condition("initial", start, value, bump(start[:, X])), condition("periodic", sides, seam(()))]
 
     def reference(self, points: np.ndarray) -> np.ndarray:
         h, growth = bump(points[:, X]), np.exp(self.rho * points[:, T])

@@ -16,13 +16,14 @@ from suite.train.pinn import Condition, Domain, PdeTask
 
 DIMS = 100
 SLOTS = (
-    "activation", "optimizer", "gradient", "schedule", "averaging", "init", "reparam", "regularizer", "sampler",
-    "pde-method",
+    "activation", "block", "optimizer", "gradient", "schedule", "averaging", "init", "reparam", "regularizer",
+    "sampler", "pde-method",
 )  # fmt: skip
 METRIC = Metric("log10_l2re", "log10", "min", chance=0.0)
 UNIT = "gradient evaluations"
 STDE = {
     "activation": "tanh",
+    "block": "ffn",
     "optimizer": ("adam", {"lr": 1e-3}),
     "schedule": ("linear", {"warmup": 0.0}),
     "init": "xavier",
@@ -53,9 +54,9 @@ class Ball(Domain):
     slots=SLOTS,
     recipe=STDE,
     tiers={
-        "smoke": Tier(100, evals=3, sizes={"width": 128, "depth": 3, "points": 100}),
-        "quick": Tier(4000, sizes={"width": 128, "depth": 3, "points": 100}),
-        "standard": Tier(20000, sizes={"width": 128, "depth": 3, "points": 1000}),
+        "smoke": Tier(100, evals=3, sizes={"width": 128, "blocks": 1, "points": 100}),
+        "quick": Tier(4000, sizes={"width": 128, "blocks": 1, "points": 100}),
+        "standard": Tier(20000, sizes={"width": 128, "blocks": 1, "points": 1000}),
     },
     unit=UNIT,
     noise={},

@@ -9,26 +9,27 @@ from torch import Tensor
 from suite import Metric, Noise, Paper, Tier, define_task
 from suite.train.derivatives import Engine, Field
 from suite.train.jets import AxisJets, through
-from suite.train.pinn import Condition, Domain, PdeTask, at, target_values
+from suite.train.pinn import Condition, Domain, PdeTask, condition, value
 
 X, T = 0, 1
 MODE = 3
 SLOTS = (
-    "activation", "optimizer", "gradient", "schedule", "averaging", "init", "reparam", "regularizer", "sampler",
-    "pde-method",
+    "activation", "block", "optimizer", "gradient", "schedule", "averaging", "init", "reparam", "regularizer",
+    "sampler", "pde-method",
 )  # fmt: skip
 METRIC = Metric("log10_l2re", "log10", "min", chance=0.0)
 UNIT = "gradient evaluations"
 LBFGS = {
     "activation": "tanh",
+    "block": "ffn",
     "optimizer": ("adam-lbfgs", {"lr": 3e-3}),
     "schedule": ("linear", {"warmup": 0.0}),
     "init": "xavier",
     "sampler": "fixed-points",
     "pde-method": "pinn",
 }
-NET = {"width": 50, "depth": 3, "initial": 101, "boundary": 101}
-WIDE = {"width": 256, "depth": 4, "initial": 257, "boundary": 257, "points": 8192}
+NET = {"width": 50, "blocks": 1, "initial": 101, "boundary": 101}
+WIDE = {"width": 256, "blocks": 2, "initial": 257, "boundary": 257, "points": 8192}
 
 
 @define_task(
@@ -72,9 +73,9 @@ class Wave(PdeTask):
         start = self.domain.face(T, 0.0, int(tier.sizes["initial"]))
         ends = np.concatenate([self.domain.face(X, end, int(tier.sizes["boundary"])) for end in (0.0, 1.0)])
         return [
-            at("initial", start, target_values(self.reference(start))),
-            at("velocity", start, lambda x, u: u.d(T)),
-            at("boundary", ends, lambda x, u: u.value),
+            condition("initial", start, value, self.reference(start)),
+            condition("velocity", start, lambda x, u: u.d(T)),
+            condition("boundary", ends, value),
         ]
 
     def reference(self, points: np.ndarray) -> np.ndarray:

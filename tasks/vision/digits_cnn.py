@@ -33,7 +33,8 @@ def _digits() -> tuple[Tensor, Tensor]:
     version=1,
     metric=Metric("ce", "nats", "min", floor=0.0, chance=2.302585),
     slots=(
-        "activation", "optimizer", "gradient", "schedule", "averaging", "init", "norm", "reparam", "regularizer", "loss",
+        "activation", "optimizer", "gradient", "schedule", "averaging", "init", "norm", "reparam", "regularizer",
+        "loss",
     ),
     recipe={
         "activation": "relu",

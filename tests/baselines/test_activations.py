@@ -618,6 +618,12 @@ def test_golu_keeps_its_gradient_finite_in_half_precision():
         torch.testing.assert_close(slope.double(), torch.tensor([0, 0, 0, 0, 1.0]).double(), atol=0.01, rtol=0)
 
 
+@pytest.mark.parametrize(("name", "left"), [("sau", 0.15), ("telu", 0.0), ("squareplus", 0.0), ("crrelu", 0.0)])
+def test_slopes_are_those_of_the_asymptotes_in_float16(name, left):
+    slope = gradient(suite.method(name).make(), -6e4, -300.0, -40.0, 40.0, 300.0, 6e4, dtype=torch.float16)
+    torch.testing.assert_close(slope, torch.tensor([left] * 3 + [1.0] * 3).half(), atol=1e-3, rtol=0)
+
+
 def test_golu_has_its_published_minimum():
     x = torch.linspace(-1, 0, 100001, dtype=torch.float64)
     value, place = suite.method("golu").make()(x).min(0)
@@ -696,7 +702,7 @@ def test_step_gradients_take_any_number_of_elements(shape):
 
 
 def test_helu_passes_the_gradient_just_below_zero():
-    assert gradient(suite.method("helu").make(), -0.06, -0.04, 0.0, 0.1).tolist() == [0, 1, 1, 1]
+    assert gradient(suite.method("helu").make(), -0.051, -0.049, 0.0, 0.1).tolist() == [0, 1, 1, 1]
 
 
 def test_ste_binary_draws_ones_with_sigmoid_probability():

@@ -1,0 +1,320 @@
+"""One board: the runs of one tier put on a scale that every task shares.
+
+The scale is the reference's: log2 of the effective speedup where a ladder is
+given, else the difference to the reference in units of the reference's seed
+standard deviation, clipped to +-6. Neither depends on which other methods
+are on the board.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Protocol
+
+import numpy as np
+import pandas as pd
+
+from suite.stats.intervals import exact_mean
+from suite.stats.ladder import FAILED_LOG2, Arm, check_budgets, log2_speedup, rung_arms
+from suite.stats.resample import FloatArray, IntArray, StudentMultipliers
+from suite.stats.table import REFERENCE, Cells, Missing, TableError
+
+SD_CLIP = 6.0  # differences to the reference are clipped to this many of its seed standard deviations
+
+
+class Scale(Protocol):
+    """How one task's utilities become comparable values.
+
+    Attributes
+    ----------
+    arms : arms of the reference the scale rests on, K of them.
+    floor : value of a failed run.
+    """
+
+    arms: tuple[Arm, ...]
+    floor: float
+
+    def read(self, utility: FloatArray, means: FloatArray) -> FloatArray:
+        """Values (...,) of mean utilities (...,) given the arms' means (..., K); broadcasts."""
+
+
+@dataclass(frozen=True)
+class LadderScale:
+    """log2 effective speedup, in [-2, 2]."""
+
+    arms: tuple[Arm, ...]
+    budgets: FloatArray
+    floor: float = FAILED_LOG2
+
+    def read(self, utility: FloatArray, means: FloatArray) -> FloatArray:
+        return log2_speedup(utility, self.budgets, means)
+
+
+@dataclass(frozen=True)
+class SpreadScale:
+    """Difference to the reference in its seed standard deviations, in [-6, 6]."""
+
+    arms: tuple[Arm, ...]
+    sd: float
+    floor: float = -SD_CLIP
+
+    def read(self, utility: FloatArray, means: FloatArray) -> FloatArray:
+        difference = utility - means[..., 0]
+        ratio = difference / self.sd if self.sd > 0 else np.sign(difference) * SD_CLIP
+        return np.asarray(np.clip(ratio, -SD_CLIP, SD_CLIP), dtype=np.float64)
+
+
+@dataclass(frozen=True, eq=False)
+class Board:
+    """Cells, the scale of each task, and what every board statistic is made of.
+
+    Attributes
+    ----------
+    cells : M methods, T tasks, S seed indices.
+    rungs : task -> budget fraction -> arm of the ladder; None without a ladder.
+    level : nominal coverage of every interval.
+    rounds : bootstrap rounds, even.
+    seed : key of the bootstrap's streams.
+    missing : "leave" leaves a cell that was never attempted out (coverage says
+        so); "fail" counts it as failed.
+    """
+
+    cells: Cells
+    rungs: dict[str, dict[float, Arm]] | None = None
+    level: float = 0.95
+    rounds: int = 1000
+    seed: int = 0
+    missing: Missing = "leave"
+
+    @classmethod
+    def of(
+        cls,
+        runs: pd.DataFrame,
+        ladder: pd.DataFrame | None = None,
+        *,
+        level: float = 0.95,
+        rounds: int = 1000,
+        seed: int = 0,
+        missing: Missing = "leave",
+    ) -> Board:
+        """Board of a runs table (see `check_runs`) and, where there is one, the ladder (see `check_ladder`)."""
+        if missing not in ("leave", "fail"):
+            raise ValueError(f"missing must be 'leave' or 'fail', got {missing!r}")
+        cells = Cells.of(runs)
+        rungs = None
+        if ladder is not None:
+            pairs = runs[["task", "direction"]].drop_duplicates("task").itertuples(index=False)
+            rungs = rung_arms(ladder, {str(task): 1.0 if way == "max" else -1.0 for task, way in pairs})
+        return cls(cells, rungs, level, rounds, seed, missing)
+
+    def only(self, methods: Sequence[str] | None = None, tasks: Sequence[str] | None = None) -> Board:
+        """The board of some methods and tasks (all where None), in this board's order."""
+        c = self.cells
+        rows = [i for i, name in enumerate(c.methods) if methods is None or name in methods]
+        columns = [i for i, name in enumerate(c.tasks) if tasks is None or name in tasks]
+        part = Cells(
+            tuple(c.methods[i] for i in rows),
+            tuple(c.tasks[i] for i in columns),
+            tuple(c.families[i] for i in columns),
+            c.seeds,
+            c.utility[np.ix_(rows, columns)],
+            c.failed[np.ix_(rows, columns)],
+        )
+        return replace(self, cells=part)
+
+    def arm(self, method: int, task: int) -> Arm:
+        """Finished runs of a cell."""
+        utility = self.cells.utility[method, task]
+        finished = np.isfinite(utility)
+        return Arm(self.cells.seeds[finished], utility[finished])
+
+    @cached_property
+    def arms(self) -> list[list[Arm]]:
+        """Finished runs of every cell, [task][method]."""
+        return [[self.arm(m, t) for m in range(len(self.cells.methods))] for t in range(len(self.cells.tasks))]
+
+    @cached_property
+    def means(self) -> FloatArray:
+        """(M, T) mean utility of the finished runs, nan where none finished."""
+        return np.array([[arm.mean for arm in row] for row in self.arms]).T
+
+    @cached_property
+    def scales(self) -> list[Scale]:
+        """The scale of every task; an error names a task where the reference did not finish."""
+        return [self._scale(t, name) for t, name in enumerate(self.cells.tasks)]
+
+    def _scale(self, t: int, task: str) -> Scale:
+        reference = self.arms[t][self.cells.reference]
+        if len(reference.utility) == 0:
+            raise TableError(f"the reference has no finished run on task {task!r}")
+        if self.rungs is None:
+            if len(reference.utility) < 2:
+                raise TableError(f"the reference has one run on task {task!r}: without a ladder it needs two")
+            return SpreadScale((reference,), float(np.std(reference.utility, ddof=1)))
+        if task not in self.rungs:
+            raise TableError(f"the ladder has no rung on task {task!r}")
+        rungs = {**self.rungs[task], 1.0: reference}
+        budgets = check_budgets(sorted(rungs))
+        return LadderScale(tuple(rungs[float(b)] for b in budgets), budgets)
+
+    @cached_property
+    def counts(self) -> tuple[IntArray, IntArray]:
+        """(M, T) finished and failed runs."""
+        return self.cells.finished.sum(axis=2), self.cells.failed.sum(axis=2)
+
+    @cached_property
+    def covered(self) -> np.ndarray:
+        """(M, T) cells with an attempted run."""
+        finished, failed = self.counts
+        return finished + failed > 0
+
+    @cached_property
+    def _finished_values(self) -> FloatArray:
+        columns = []
+        for t, scale in enumerate(self.scales):
+            rungs = np.array([arm.mean for arm in scale.arms])
+            columns.append(scale.read(self.means[:, t], rungs))
+        return np.stack(columns, axis=1)
+
+    @cached_property
+    def values(self) -> FloatArray:
+        """(M, T) value of every cell on its task's scale, larger is better.
+
+        A failed run counts the scale's floor with its share of the attempts:
+        (finished * value of their mean + failed * floor) / attempts.
+        """
+        finished, failed = self.counts
+        floors = np.array([scale.floor for scale in self.scales])
+        with np.errstate(invalid="ignore"):
+            mixed = (finished * np.nan_to_num(self._finished_values) + failed * floors) / (finished + failed)
+        value = np.where(failed == 0, self._finished_values, mixed)
+        absent = floors if self.missing == "fail" else np.full_like(floors, np.nan)
+        return np.where(self.covered, value, absent)
+
+    @cached_property
+    def run_values(self) -> FloatArray:
+        """(M, T, S) value of every run, nan where none was attempted, the floor where it failed.
+
+        A run is read at the reference's mean plus its difference to the
+        reference's run of the same seed, so that the reference's own runs are
+        all exactly 0; where the reference lacks the seed, at its own score.
+        """
+        u = self.cells.utility
+        out = np.full(u.shape, np.nan)
+        for t, scale in enumerate(self.scales):
+            reference = u[self.cells.reference, t]
+            mean = self.arms[t][self.cells.reference].mean
+            paired = np.where(np.isfinite(reference), mean + (u[:, t] - reference), u[:, t])
+            rungs = np.array([arm.mean for arm in scale.arms])
+            out[:, t] = np.where(self.cells.failed[:, t], scale.floor, scale.read(paired, rungs))
+        return out
+
+    @cached_property
+    def all_seeds(self) -> IntArray:
+        """Seed indices of the cells and of the ladder."""
+        seeds = {int(s) for s in self.cells.seeds}
+        for scale in self.scales:
+            seeds.update(int(s) for arm in scale.arms for s in arm.seeds)
+        return np.array(sorted(seeds), dtype=np.int64)
+
+    @cached_property
+    def moves(self) -> FloatArray:
+        """(M, T, S') change of each value by each seed's deviation; squares sum to the value's variance.
+
+        Each seed of `all_seeds` moves the means of all arms it ran in (method
+        and ladder) by its own deviation / sqrt(n (n - 1)) at once; for a linear
+        scale the squares sum to s^2 / n of what is left after pairing (the
+        jackknife's variance, Efron and Stein 1981). nan where a cell has
+        fewer than two finished runs and some spread is therefore unknown.
+        """
+        return np.stack([self._moves(t, scale) for t, scale in enumerate(self.scales)], axis=1)
+
+    def _moves(self, t: int, scale: Scale) -> FloatArray:
+        seeds, arms = self.all_seeds, self.arms[t]
+        rungs = np.array([[arm.moved(int(s)) for arm in scale.arms] for s in seeds])
+        methods = np.array([[arm.moved(int(s)) for s in seeds] for arm in arms])
+        base = self._finished_values[:, t, None]
+        change = scale.read(methods, rungs) - base
+        finished, failed = (count[:, t] for count in self.counts)
+        tries = finished + failed
+        with np.errstate(invalid="ignore", divide="ignore"):
+            out = np.where(finished[:, None] == 0, 0.0, change * (finished / tries)[:, None])
+            gap = (scale.floor - np.nan_to_num(base)) / np.sqrt(tries * (tries - 1.0))[:, None]
+        share = (failed / np.maximum(tries, 1))[:, None]
+        at = np.searchsorted(seeds, self.cells.seeds)
+        mixed = ((finished > 0) & (failed > 0))[:, None]
+        out[:, at] += np.where(mixed & self.cells.failed[:, t], gap * (1 - share), 0.0)
+        out[:, at] += np.where(mixed & self.cells.finished[:, t], -gap * share, 0.0)
+        unknown = (finished == 1) | (tries == 1) | (~self.covered[:, t] & (self.missing == "leave"))
+        unknown[self.cells.reference] = False
+        return np.where(unknown[:, None], np.nan, out)
+
+    @cached_property
+    def variances(self) -> FloatArray:
+        """(M, T) variance over seeds of each value, by exactly rounded sums; nan where unknown."""
+        squares = self.moves**2
+        return np.array([[math.fsum(cell) for cell in row] for row in squares.tolist()])
+
+    @cached_property
+    def freedom(self) -> IntArray:
+        """(M, T) degrees of freedom of each value's variance: finished runs - 1, at least 1."""
+        finished, failed = self.counts
+        return np.maximum(np.where(finished > 0, finished, finished + failed) - 1, 1)
+
+    def cell_bounds(self) -> FloatArray:
+        """(M, T, 2) interval of every cell's value by the Student multiplier bootstrap over seeds.
+
+        Method and ladder are drawn together (see `StudentMultipliers`); nan
+        where a cell has fewer than two finished runs.
+        """
+        out = np.full((*self.values.shape, 2), np.nan)
+        tails = [0.5 - 0.5 * self.level, 0.5 + 0.5 * self.level]
+        for t, scale in enumerate(self.scales):
+            multipliers = StudentMultipliers(self.rounds, self.seed, self.cells.tasks[t])
+            rungs = np.stack([arm.draws(multipliers) for arm in scale.arms], axis=-1)
+            known = [m for m, arm in enumerate(self.arms[t]) if len(arm.utility) > 1]
+            draws = np.stack([self.arms[t][m].draws(multipliers) for m in known])
+            values = self._with_failures(t, known, scale.read(draws, rungs), multipliers)
+            out[known, t] = np.quantile(values, tails, axis=1).T
+            certain = [m for m in range(len(self.arms[t])) if self._floored(m, t)]
+            out[certain, t] = scale.floor
+            out[self.cells.reference, t] = self.values[self.cells.reference, t]
+        return out
+
+    def _floored(self, m: int, t: int) -> bool:
+        """Whether the cell is at the floor by rule: every one of several runs failed, or none counts as failed."""
+        finished, failed = int(self.counts[0][m, t]), int(self.counts[1][m, t])
+        return finished == 0 and (failed > 1 or (failed == 0 and self.missing == "fail"))
+
+    def _with_failures(
+        self, t: int, known: list[int], values: FloatArray, multipliers: StudentMultipliers
+    ) -> FloatArray:
+        """Draws (len(known), R) of cell values with the share of failed runs drawn too."""
+        scale, out = self.scales[t], values.copy()
+        for row, m in enumerate(known):
+            failed = self.cells.failed[m, t]
+            if not failed.any():
+                continue
+            tried = self.cells.attempted[m, t]
+            outcome = np.where(failed, scale.floor, self._finished_values[m, t])[tried]
+            shift = multipliers.means(outcome, self.cells.seeds[tried]) - np.mean(outcome)
+            share = float(np.sum(failed)) / len(outcome)
+            out[row] = np.clip((1 - share) * values[row] + share * scale.floor + shift, scale.floor, -scale.floor)
+        return out
+
+    def suite_values(self) -> FloatArray:
+        """(M,) mean value over the covered tasks, by exactly rounded sums; nan where none is covered."""
+        return np.array([exact_mean(row[np.isfinite(row)]) for row in self.values])
+
+
+def as_board(table: pd.DataFrame | Board, ladder: pd.DataFrame | None = None) -> Board:
+    """`table` itself when it is a board, else the board of that runs table."""
+    return table if isinstance(table, Board) else Board.of(table, ladder)
+
+
+def others(board: Board) -> list[int]:
+    """Indices of the methods that are not the reference."""
+    return [m for m, name in enumerate(board.cells.methods) if name != REFERENCE]

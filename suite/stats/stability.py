@@ -1,0 +1,134 @@
+"""How much a ranking owes to single tasks, to single methods, and to the choice of aggregate."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import pandas as pd
+
+from suite.stats.aggregate import pairwise_win_rates
+from suite.stats.board import Board, as_board, others
+from suite.stats.ranks import average_ranks, mean_ranks, task_utilities
+from suite.stats.resample import FloatArray
+
+Score = Callable[[Board], FloatArray]
+
+
+def suite_score(board: Board) -> FloatArray:
+    """(M,) mean value on the board's scale: the headline, independent of the other methods."""
+    return board.suite_values()
+
+
+def rank_score(board: Board) -> FloatArray:
+    """(M,) minus the mean rank, which depends on the other methods."""
+    return np.asarray(-average_ranks(task_utilities(board)).mean(axis=1), dtype=np.float64)
+
+
+def positions(scores: FloatArray) -> FloatArray:
+    """Rank of each score, 1 for the largest, ties sharing the mean; nan scores come last."""
+    return average_ranks(np.where(np.isnan(scores), -np.inf, scores))
+
+
+def leave_one_task_out(
+    runs: pd.DataFrame | Board, ladder: pd.DataFrame | None = None, score: Score = suite_score
+) -> pd.DataFrame:
+    """Rank of every method on the board without each task in turn.
+
+    Returns
+    -------
+    DataFrame with columns left_out (task), method, rank, change (rank - rank
+    on the whole board: + has fallen).
+    """
+    board = as_board(runs, ladder)
+    names = board.cells.tasks
+    if len(names) < 2:
+        raise ValueError("leaving a task out needs two tasks")
+    whole = dict(zip(board.cells.methods, positions(score(board)), strict=True))
+    frames = []
+    for left in names:
+        part = board.only(tasks=[name for name in names if name != left])
+        frames.append(_changes(left, part, score, whole))
+    return pd.concat(frames, ignore_index=True)
+
+
+def leave_one_method_out(
+    runs: pd.DataFrame | Board, ladder: pd.DataFrame | None = None, score: Score = rank_score
+) -> pd.DataFrame:
+    """Rank of every method on the board without each other method in turn (the reference stays).
+
+    The rank on the whole board is taken among the methods that stay, so a
+    change means that leaving one method out turned the order of two others. It is 0
+    throughout for a score that is independent of the pool, as the headline is.
+
+    Returns
+    -------
+    DataFrame with columns left_out (method), method, rank, change.
+    """
+    board = as_board(runs, ladder)
+    scores = score(board)
+    frames = []
+    for m in others(board):
+        stay = [i for i in range(len(board.cells.methods)) if i != m]
+        names = [board.cells.methods[i] for i in stay]
+        whole = dict(zip(names, positions(scores[stay]), strict=True))
+        frames.append(_changes(board.cells.methods[m], board.only(methods=names), score, whole))
+    if not frames:
+        raise ValueError("leaving a method out needs a method beside the reference")
+    return pd.concat(frames, ignore_index=True)
+
+
+def _changes(left_out: str, part: Board, score: Score, whole: Mapping[str, float]) -> pd.DataFrame:
+    rank = positions(score(part))
+    change = rank - np.array([whole[name] for name in part.cells.methods])
+    return pd.DataFrame({"left_out": left_out, "method": list(part.cells.methods), "rank": rank, "change": change})
+
+
+def stability_summary(changes: pd.DataFrame) -> pd.DataFrame:
+    """Range of every method's rank over the boards with one left out.
+
+    Parameters
+    ----------
+    changes : what `leave_one_task_out` or `leave_one_method_out` returned.
+
+    Returns
+    -------
+    DataFrame with columns method, best, worst (rank), largest_change (absolute)
+    and decisive (what was left out then; "" where nothing changed).
+    """
+    rows = []
+    for method, part in changes.groupby("method", sort=True):
+        size = part["change"].abs()
+        largest = float(size.max())
+        decisive = str(part.loc[size.idxmax(), "left_out"]) if largest > 0 else ""
+        rows.append((method, float(part["rank"].min()), float(part["rank"].max()), largest, decisive))
+    return pd.DataFrame(rows, columns=["method", "best", "worst", "largest_change", "decisive"])
+
+
+def kendall_tau(x: FloatArray, y: FloatArray) -> float:
+    """Kendall's tau-b of two scores of the same items, (M,) each: 1 is the same order, -1 the opposite."""
+    a, b = np.sign(x[:, None] - x[None, :]), np.sign(y[:, None] - y[None, :])
+    norm = np.sqrt(float(np.sum(a**2)) * float(np.sum(b**2)))
+    return float(np.sum(a * b)) / norm if norm > 0 else np.nan
+
+
+def rank_agreement(scores: Mapping[str, Mapping[str, float]]) -> pd.DataFrame:
+    """Kendall's tau-b between aggregates, over the methods that both score.
+
+    Parameters
+    ----------
+    scores : aggregate -> method -> score, each signed so that larger is better.
+
+    Returns
+    -------
+    Square DataFrame, aggregates by aggregates; 1 on the diagonal.
+    """
+    names = list(scores)
+    table = np.eye(len(names))
+    for i, first in enumerate(names):
+        for j in range(i):
+            common = sorted(set(scores[first]) & set(scores[names[j]]))
+            pair = [np.array([scores[name][m] for m in common]) for name in (first, names[j])]
+            known = np.isfinite(pair[0]) & np.isfinite(pair[1])
+            table[i, j] = table[j, i] = kendall_tau(pair[0][known], pair[1][known])
+    return pd.DataFrame(table, index=names, columns=names)

@@ -1,0 +1,136 @@
+"""The frozen policy an RLVR task starts from: trained once, shipped beside the task, checked by hash.
+
+``python -m suite.train.warmstart TASK ...`` trains the warm starts of the
+named tasks again, writes their files and prints the hashes to state.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from safetensors.torch import load as parse
+from safetensors.torch import save
+from torch import Tensor
+from torch.nn import functional
+
+from suite.train.decode import completion_logits
+from suite.train.policy import Policy
+
+if TYPE_CHECKING:
+    from suite.train.rlvr import RlvrTask
+
+SEED = 0
+
+
+@dataclass(frozen=True)
+class WarmStart:
+    """How a task's warm start was made.
+
+    Attributes
+    ----------
+    steps, batch : supervised updates and examples in each, drawn from the training prompts.
+    lr : AdamW's peak learning rate; linear warm-up over a tenth of the steps, then linear decay to 0.
+    sha256 : hash of the shipped file.
+    width, heads, layers : model size.
+    """
+
+    steps: int
+    sha256: str
+    batch: int = 64
+    lr: float = 2e-3
+    width: int = 64
+    heads: int = 2
+    layers: int = 2
+
+
+def new_policy(task: RlvrTask) -> Policy:
+    """The task's model, its weights not yet set."""
+    made = task.warm_start
+    context = task.prompt_length + task.limit
+    return Policy(len(task.alphabet) + 1, context, made.width, made.heads, made.layers)
+
+
+def train(task: RlvrTask) -> Policy:
+    """Supervised training on solved training prompts, from a fixed seed, on one CPU thread.
+
+    The loss is the mean cross-entropy of the solution's tokens, its end token
+    included. The weights are rounded to half precision at the end.
+    """
+    made = task.warm_start
+    stream = torch.Generator().manual_seed(SEED)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(SEED)
+        policy = new_policy(task)
+    prompts = task.prompts("train")
+    solutions = torch.from_numpy(task.solve(prompts.numpy())).long()
+    weights = _until_end(solutions)
+    optimizer = torch.optim.AdamW(policy.parameters(), lr=made.lr, weight_decay=0.01)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    for step in range(made.steps):
+        optimizer.param_groups[0]["lr"] = made.lr * _ramp(step / made.steps)
+        rows = torch.randint(len(prompts), (made.batch,), generator=stream)
+        logits = completion_logits(policy, prompts[rows], solutions[rows])
+        losses = functional.cross_entropy(logits.flatten(0, 1), solutions[rows].flatten(), reduction="none")
+        loss = (losses * weights[rows].flatten()).sum() / weights[rows].sum()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    torch.set_num_threads(threads)
+    return policy.half().float()
+
+
+def _until_end(solutions: Tensor) -> Tensor:
+    """(n, T) 1.0 on a solution's tokens and its first end token, 0.0 after it."""
+    ended = (solutions == 0).long().cumsum(1)
+    return (ended <= 1).float() - ((ended == 1) & (solutions != 0)).float()
+
+
+def _ramp(progress: float) -> float:
+    return min(1.0, progress / 0.1 + 0.01, (1.0 - progress) / 0.9)
+
+
+def file_of(task: RlvrTask) -> Path:
+    """Where the task's warm start is shipped: folder ``warm`` beside the task's source."""
+    return Path(task.info.path).parent / "warm" / f"{task.name}.safetensors"
+
+
+def rebuild(task: RlvrTask) -> str:
+    """Train the warm start, write its file in half precision, and return the file's sha256."""
+    data = save({name: tensor.half().contiguous() for name, tensor in train(task).state_dict().items()})
+    file = file_of(task)
+    file.parent.mkdir(exist_ok=True)
+    file.write_bytes(data)
+    return hashlib.sha256(data).hexdigest()
+
+
+def load(task: RlvrTask) -> Policy:
+    """The task's warm start.
+
+    Raises
+    ------
+    ValueError : the file is not the one the task states; the message says how to get it back.
+    """
+    file = file_of(task)
+    data = file.read_bytes()
+    if hashlib.sha256(data).hexdigest() != task.warm_start.sha256:
+        raise ValueError(
+            f"{file} is not the warm start that {task.name} states; restore it from version control "
+            f"(`python -m suite.train.warmstart {task.name}` trains a new one, which is a new task version)"
+        )
+    policy = new_policy(task)
+    policy.load_state_dict({name: tensor.float() for name, tensor in parse(data).items()})
+    return policy
+
+
+if __name__ == "__main__":
+    from suite.registry import registry
+
+    for name in sys.argv[1:]:
+        info = registry().task(name)
+        print(name, rebuild(info.factory(info)))

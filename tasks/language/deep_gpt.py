@@ -1,0 +1,42 @@
+"""A deep and narrow GPT on nested brackets."""
+
+from __future__ import annotations
+
+from suite import Metric, Tier, define_task
+from tasks.language.sources import DyckSource
+from tasks.language.tokens import SourceTask
+
+MODEL = {"context": 32, "features": 24, "layers": 16, "heads": 2}
+
+
+@define_task(
+    "deep-gpt",
+    title="Nested brackets, 16-layer GPT",
+    family="language",
+    version=1,
+    metric=Metric("excess", "nats", "min", floor=0.0),
+    slots=(
+        "activation", "optimizer", "gradient", "schedule", "averaging", "init", "norm", "block", "attention",
+        "reparam", "regularizer", "loss",
+    ),
+    recipe={
+        "activation": "gelu",
+        "optimizer": ("adamw", {"lr": 0.003, "weight_decay": 0.1}),
+        "gradient": ("grad-clip", {"max_norm": 1.0}),
+        "schedule": ("linear", {"warmup": 0.05}),
+        "init": "gpt2",
+        "norm": "layernorm",
+        "block": "ffn",
+        "attention": "softmax-attention",
+        "loss": ("cross-entropy", {"label_smoothing": 0.0}),
+    },
+    tiers={
+        "smoke": Tier(15, evals=2, sizes={**MODEL, "batch": 16, "train": 4096, "val": 128, "test": 256}),
+        "quick": Tier(600, evals=10, sizes={**MODEL, "batch": 16, "train": 38400, "val": 256, "test": 4096}),
+    },
+)  # fmt: skip
+class DeepGPT(SourceTask):
+    """Deep."""
+
+    def source(self, tier: Tier) -> DyckSource:
+        return DyckSource.standard()

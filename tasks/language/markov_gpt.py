@@ -1,0 +1,42 @@
+"""Nested brackets with leaves: a context-free source with an exact loss floor."""
+
+from __future__ import annotations
+
+from suite import Metric, Tier, define_task
+from tasks.language.sources import MarkovSource
+from tasks.language.tokens import SourceTask
+
+MODEL = {"context": 32, "features": 32, "layers": 2, "heads": 2}
+
+
+@define_task(
+    "markov-gpt",
+    title="Order-2 Markov chain, 28k GPT",
+    family="language",
+    version=1,
+    metric=Metric("excess", "nats", "min", floor=0.0),
+    slots=(
+        "activation", "optimizer", "gradient", "schedule", "averaging", "init", "norm", "block", "attention",
+        "reparam", "regularizer", "loss",
+    ),
+    recipe={
+        "activation": "gelu",
+        "optimizer": ("adamw", {"lr": 0.01, "weight_decay": 0.1}),
+        "gradient": ("grad-clip", {"max_norm": 1.0}),
+        "schedule": ("linear", {"warmup": 0.05}),
+        "init": "gpt2",
+        "norm": "layernorm",
+        "block": "ffn",
+        "attention": "softmax-attention",
+        "loss": ("cross-entropy", {"label_smoothing": 0.0}),
+    },
+    tiers={
+        "smoke": Tier(60, evals=3, sizes={**MODEL, "batch": 32, "train": 4096, "val": 256, "test": 512}),
+        "quick": Tier(1200, evals=20, sizes={**MODEL, "batch": 32, "train": 153600, "val": 512, "test": 4096}),
+    },
+)  # fmt: skip
+class MarkovGPT(SourceTask):
+    """Dyck-8 with 8 leaves from an LL(1) probabilistic grammar."""
+
+    def source(self, tier: Tier) -> MarkovSource:
+        return MarkovSource.standard()

@@ -1,0 +1,43 @@
+"""A GPT without normalisation on nested brackets."""
+
+from __future__ import annotations
+
+from suite import Metric, Tier, define_task
+from tasks.language.sources import DyckSource
+from tasks.language.tokens import SourceTask
+
+MODEL = {"context": 32, "features": 32, "layers": 4, "heads": 2}
+
+
+@define_task(
+    "normfree-gpt",
+    title="Nested brackets, GPT without norms",
+    family="language",
+    version=1,
+    metric=Metric("excess", "nats", "min", floor=0.0),
+    slots=(
+        "activation", "optimizer", "gradient", "schedule", "averaging", "init", "block", "attention",
+        "reparam", "regularizer", "loss",
+    ),
+    recipe={
+        "activation": "gelu",
+        "optimizer": ("adamw", {"lr": 0.003, "weight_decay": 0.1}),
+        "gradient": ("grad-clip", {"max_norm": 1.0}),
+        "schedule": ("linear", {"warmup": 0.05}),
+        "init": "torch-default",
+        "block": "ffn",
+        "attention": "softmax-attention",
+        "loss": ("cross-entropy", {"label_smoothing": 0.0}),
+    },
+    tiers={
+        "smoke": Tier(40, evals=3, sizes={**MODEL, "batch": 32, "train": 4096, "val": 256, "test": 512}),
+        "quick": Tier(1000, evals=20, sizes={**MODEL, "batch": 32, "train": 128000, "val": 512, "test": 4096}),
+    },
+)  # fmt: skip
+class NormfreeGPT(SourceTask):
+    """No norms."""
+
+    normalise = False
+
+    def source(self, tier: Tier) -> DyckSource:
+        return DyckSource.standard()

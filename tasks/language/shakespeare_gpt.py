@@ -1,0 +1,53 @@
+"""Tiny Shakespeare by characters."""
+
+from __future__ import annotations
+
+import functools
+
+from suite import Metric, Tier, data, define_task
+from tasks.language.text import Text, TextTask, characters
+
+TRAIN, VAL = 1_003_854, 55_770
+SMALL = {"context": 64, "features": 64, "layers": 2, "heads": 2, "batch": 16, "eval_batch": 128}
+LARGE = {"context": 256, "features": 384, "layers": 6, "heads": 6, "batch": 64, "eval_batch": 64}
+
+
+@define_task(
+    "shakespeare-gpt",
+    title="Tiny Shakespeare, character GPT",
+    family="language",
+    version=1,
+    metric=Metric("ce", "nats", "min", chance=4.174387),
+    slots=(
+        "activation", "optimizer", "gradient", "schedule", "averaging", "init", "norm", "block", "attention",
+        "reparam", "regularizer", "loss",
+    ),
+    recipe={
+        "activation": "gelu",
+        "optimizer": ("adamw", {"lr": 0.01, "weight_decay": 0.1}),
+        "gradient": ("grad-clip", {"max_norm": 1.0}),
+        "schedule": ("linear", {"warmup": 0.05}),
+        "init": "gpt2",
+        "norm": "layernorm",
+        "block": "ffn",
+        "attention": "softmax-attention",
+        "loss": ("cross-entropy", {"label_smoothing": 0.0}),
+    },
+    tiers={
+        "smoke": Tier(30, evals=2, sizes={**SMALL, "val": 64, "test": 128}),
+        "quick": Tier(1200, evals=12, sizes={**SMALL, "val": 256, "test": 870}),
+        "standard": Tier(1000, evals=10, sizes={**LARGE, "val": 217, "test": 217}),
+    },
+    data="tinyshakespeare",
+)  # fmt: skip
+class ShakespeareGPT(TextTask):
+    """Shakespeare."""
+
+    def text(self) -> Text:
+        return _text()
+
+
+@functools.lru_cache(maxsize=1)
+def _text() -> Text:
+    tokens, vocabulary = characters(data.text("tinyshakespeare"))
+    return Text(tokens[:TRAIN], tokens[TRAIN : TRAIN + VAL], tokens[TRAIN + VAL :], vocabulary)

@@ -1,0 +1,51 @@
+"""Procedural shapes with a small convolutional network."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from suite import Metric, Tier, define_task
+from suite.train.build import Build
+from tasks.vision.convnet import ConvNet
+from tasks.vision.images import Normalise
+from tasks.vision.shapes import CLASSES, MEAN, STD, ShapesTask
+
+SMALL = {"pixels": 16, "widths": (16, 32, 32), "batch": 64, "eval_batch": 500}
+
+
+@define_task(
+    "shapes-cnn",
+    title="Shapes and stripes, small CNN",
+    family="vision",
+    version=1,
+    metric=Metric("ce", "nats", "min", floor=0.0, chance=2.302585),
+    slots=(
+        "activation", "optimizer", "gradient", "schedule", "averaging", "init", "norm", "reparam", "regularizer",
+        "loss",
+    ),
+    recipe={
+        "activation": "relu",
+        "optimizer": ("nesterov", {"lr": 0.2, "weight_decay": 5e-4}),
+        "schedule": ("linear", {"warmup": 0.1}),
+        "init": "torch-default",
+        "norm": "batchnorm",
+        "loss": ("cross-entropy", {"label_smoothing": 0.0}),
+    },
+    tiers={
+        "smoke": Tier(20, evals=2, sizes={**SMALL, "train": 1000, "val": 200, "test": 500}),
+        "quick": Tier(1200, evals=10, sizes={**SMALL, "train": 20000, "val": 1000, "test": 10000}),
+        "standard": Tier(
+            2000,
+            evals=10,
+            sizes={
+                "pixels": 32, "widths": (64, 256, 256), "batch": 500, "eval_batch": 1000,
+                "train": 50000, "val": 1000, "test": 10000,
+            },
+        ),
+    },
+)  # fmt: skip
+class ShapesCNN(ShapesTask):
+    """Shapes."""
+
+    def model(self, build: Build, tier: Tier) -> nn.Module:
+        return ConvNet(build, Normalise(MEAN, STD), classes=CLASSES, widths=tier.sizes["widths"])

@@ -1,0 +1,275 @@
+"""Registered initialisations: their distributions, fans, structure and streams."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+from torch import Tensor, nn
+
+import suite
+from suite.train.roles import ParamInfo, mark, mark_residual, named_parameters
+
+METHODS = suite.methods(slot="init")
+NAMES = [m.name for m in METHODS]
+
+
+class Net(nn.Module):
+    """One parameter of every role, two residual branches, layers that are wide, tall and square."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(70, 48)
+        self.conv = nn.Conv2d(24, 60, 3)
+        self.wide = nn.Linear(300, 40)
+        self.tall = nn.Linear(48, 200)
+        self.norm = nn.LayerNorm(48)
+        self.shifted = nn.LayerNorm(48)
+        self.alpha = mark(nn.PReLU(48), "other")
+        self.first = mark_residual(nn.Linear(96, 96))
+        self.second = mark_residual(nn.Linear(200, 48))
+        self.head = nn.Linear(48, 90)
+        mark(self.head, "head")
+        nn.init.constant_(self.shifted.weight, 0.3)
+
+
+def filled(name: str, seed: int = 0, **hp: object) -> dict[str, tuple[Tensor, ParamInfo]]:
+    """Every parameter after the init, each from a stream of its own as the engine gives them."""
+    net, fill = Net(), suite.method(name).make(**hp)
+    found = {}
+    with torch.no_grad():
+        for index, (parameter, info) in enumerate(named_parameters(net)):
+            if info.role != "other":
+                fill(parameter, info, torch.Generator().manual_seed(1000 * seed + index))
+            found[info.name] = (parameter.detach(), info)
+    return found
+
+
+Std = Callable[[ParamInfo], float]
+
+
+def fan_in(gain: float) -> Std:
+    return lambda info: gain / math.sqrt(info.fan_in)
+
+
+def xavier(info: ParamInfo) -> float:
+    return math.sqrt(2 / (info.fan_in + info.fan_out))
+
+
+def haar(info: ParamInfo) -> float:
+    """Entries of a semi-orthogonal matrix: n of them make a unit vector, n the longer side."""
+    rows = info.module.weight.shape[0]
+    return 1 / math.sqrt(max(rows, info.fan_in))
+
+
+# name -> (standard deviation of a weight's entries, shape of their law)
+REFERENCES: dict[str, tuple[Std, str]] = {
+    "torch-default": (fan_in(1 / math.sqrt(3)), "uniform"),
+    "gpt2": (lambda info: 0.02 / (math.sqrt(2) if info.residual_out else 1), "normal"),
+    "normal": (lambda info: 0.02, "normal"),
+    "xavier": (xavier, "uniform"),
+    "xavier-normal": (xavier, "normal"),
+    "he": (fan_in(math.sqrt(2)), "normal"),
+    "orthogonal": (haar, "any"),
+    "orthogonal-critical": (fan_in(1.0), "any"),
+    "gaussian-critical": (fan_in(1.0), "normal"),
+    "kumar": (fan_in(1.0), "normal"),
+    "zero-residual": (lambda info: 0.0 if info.residual_out else 1 / math.sqrt(info.fan_in), "normal"),
+    "lowrank-init": (fan_in(1.0), "any"),
+    "block-sparse-init": (fan_in(1.0), "any"),
+    "svd-rank-init": (fan_in(1.0), "any"),
+}
+WEIGHTS = ("conv.weight", "wide.weight", "tall.weight", "first.weight", "second.weight", "head.weight")
+PLAIN_BIAS = [n for n in NAMES if n != "torch-default"]
+PLAIN_EMBEDDING = [n for n in NAMES if n not in ("torch-default", "gpt2")]
+
+
+def test_every_registered_init_has_a_reference() -> None:
+    assert set(REFERENCES) == set(NAMES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("weight", WEIGHTS)
+def test_weights_have_mean_zero_and_the_stated_deviation(name: str, weight: str) -> None:
+    values, info = filled(name)[weight]
+    std, law = REFERENCES[name]
+    wanted, n = std(info), values.numel()
+    loose = 2.0 if law == "any" else 1.0
+    assert abs(values.mean().item()) <= loose * 4 * wanted / math.sqrt(n)
+    assert values.square().mean().sqrt().item() == pytest.approx(wanted, rel=loose * 4 / math.sqrt(n), abs=1e-12)
+
+
+@pytest.mark.parametrize("name", [n for n in NAMES if REFERENCES[n][1] != "any"])
+def test_weights_follow_the_stated_law(name: str) -> None:
+    """Kolmogorov-Smirnov at a level that a right law fails once in 10,000 streams."""
+    std, law = REFERENCES[name]
+    values, info = filled(name)["wide.weight"]
+    scaled = values.flatten().double().numpy() / std(info)
+    law_of = stats.uniform(-math.sqrt(3), 2 * math.sqrt(3)) if law == "uniform" else stats.norm()
+    assert stats.kstest(scaled, law_of.cdf).pvalue > 1e-4
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_same_stream_gives_the_same_weights_and_another_gives_others(name: str) -> None:
+    first, again, other = filled(name), filled(name), filled(name, seed=1)
+    assert all(torch.equal(first[k][0], again[k][0]) for k in WEIGHTS)
+    moved = [k for k in WEIGHTS if not torch.equal(first[k][0], other[k][0])]
+    assert set(moved) == {k for k in WEIGHTS if first[k][0].any()}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_torchs_global_stream_is_not_used(name: str) -> None:
+    before = torch.random.get_rng_state()
+    net = Net()
+    torch.random.set_rng_state(before)
+    with torch.no_grad():
+        for parameter, info in named_parameters(net):
+            if info.role != "other":
+                suite.method(name).make()(parameter, info, torch.Generator().manual_seed(0))
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_normalisation_parameters_keep_the_values_of_their_modules(name: str) -> None:
+    found = filled(name)
+    assert torch.equal(found["norm.weight"][0], torch.ones(48))
+    assert torch.equal(found["norm.bias"][0], torch.zeros(48))
+    assert torch.equal(found["shifted.weight"][0], torch.full((48,), 0.3))
+
+
+@pytest.mark.parametrize("name", PLAIN_BIAS)
+def test_biases_start_at_zero(name: str) -> None:
+    assert all(not value.any() for value, info in filled(name).values() if info.role == "bias")
+
+
+@pytest.mark.parametrize("name", PLAIN_EMBEDDING)
+def test_embeddings_start_as_in_gpt2_where_the_paper_says_nothing(name: str) -> None:
+    values = filled(name)["embedding.weight"][0]
+    assert stats.kstest(values.flatten().numpy() / 0.02, stats.norm().cdf).pvalue > 1e-4
+
+
+@pytest.mark.parametrize(
+    ("layer", "make"),
+    [
+        ("wide", lambda: nn.Linear(300, 40)),
+        ("conv", lambda: nn.Conv2d(24, 60, 3)),
+        ("embedding", lambda: nn.Embedding(70, 48)),
+    ],
+)
+def test_torch_default_draws_from_the_laws_of_torchs_own_modules(layer: str, make: Callable[[], nn.Module]) -> None:
+    torch.manual_seed(0)
+    theirs = [make() for _ in range(20)]
+    ours = [filled("torch-default", seed) for seed in range(20)]
+    for part in ("weight", "bias"):
+        if not hasattr(theirs[0], part):
+            continue
+        two = (
+            torch.cat([found[f"{layer}.{part}"][0].flatten() for found in ours]),
+            torch.cat([getattr(m, part).detach().flatten() for m in theirs]),
+        )
+        assert stats.ks_2samp(*(t.numpy() for t in two)).pvalue > 1e-4
+        if layer != "embedding":
+            assert two[0].abs().max().item() == pytest.approx(two[1].abs().max().item(), rel=0.01)
+
+
+def test_torch_default_leaves_a_bias_without_a_weight_at_zero() -> None:
+    class Shift(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.bias = nn.Parameter(torch.ones(3))
+
+    (parameter, info), *_ = named_parameters(nn.Sequential(Shift()))
+    with torch.no_grad():
+        suite.method("torch-default").make()(parameter, info, torch.Generator())
+    assert not parameter.any()
+
+
+def test_gpt2_scales_residual_ends_by_the_number_of_branches() -> None:
+    found = filled("gpt2", std=1.0)
+    assert found["first.weight"][1].depth == 2
+    assert found["first.weight"][0].std().item() == pytest.approx(1 / math.sqrt(2), rel=0.05)
+    assert found["tall.weight"][0].std().item() == pytest.approx(1.0, rel=0.05)
+    assert found["embedding.weight"][0].std().item() == pytest.approx(1.0, rel=0.05)
+
+
+def test_he_takes_the_fan_that_its_mode_names() -> None:
+    values, info = filled("he", mode="fan_out")["tall.weight"]
+    assert values.std().item() == pytest.approx(math.sqrt(2 / info.fan_out), rel=0.05)
+
+
+@pytest.mark.parametrize("name", ["orthogonal", "orthogonal-critical"])
+@pytest.mark.parametrize("weight", WEIGHTS)
+def test_orthogonal_rows_or_columns_are_orthogonal_and_of_one_length(name: str, weight: str) -> None:
+    values, info = filled(name)[weight]
+    matrix = values.flatten(1).double()
+    short = matrix if len(matrix) <= matrix.shape[1] else matrix.mT
+    gram = (short @ short.mT).numpy()
+    length = 1.0 if name == "orthogonal" else max(len(matrix), info.fan_in) / info.fan_in
+    np.testing.assert_allclose(gram, length * np.eye(len(gram)), atol=1e-5)
+
+
+def test_orthogonal_takes_a_gain() -> None:
+    plain, scaled = (filled("orthogonal", gain=g)["wide.weight"][0] for g in (1.0, 1.5))
+    torch.testing.assert_close(scaled, 1.5 * plain)
+
+
+@pytest.mark.parametrize(
+    ("nonlinearity", "variance"),
+    [("tanh", 1.0), ("sigmoid", 12.8), ("silu", 4.0), ("gelu", 4.0), ("relu", 2.0)],
+)
+def test_kumar_gives_the_papers_constants(nonlinearity: str, variance: float) -> None:
+    values, info = filled("kumar", nonlinearity=nonlinearity)["wide.weight"]
+    assert values.var().item() * info.fan_in == pytest.approx(variance, rel=0.06)
+
+
+def test_zero_residual_starts_every_branch_at_zero() -> None:
+    found = filled("zero-residual")
+    assert not found["first.weight"][0].any()
+    assert not found["second.weight"][0].any()
+    assert found["tall.weight"][0].all()
+
+
+@pytest.mark.parametrize(("weight", "rank"), [("first.weight", 24), ("wide.weight", 10), ("conv.weight", 15)])
+def test_lowrank_init_has_the_stated_rank_and_an_orthonormal_column_space(weight: str, rank: int) -> None:
+    values = filled("lowrank-init")[weight][0].flatten(1).double()
+    assert torch.linalg.matrix_rank(values, rtol=1e-5) == rank
+
+
+@pytest.mark.parametrize("name", ["lowrank-init", "block-sparse-init", "svd-rank-init"])
+def test_structured_inits_leave_the_head_full(name: str) -> None:
+    values = filled(name)["head.weight"][0]
+    assert torch.linalg.matrix_rank(values) == 48
+    assert values.all()
+
+
+def test_lowrank_init_keeps_a_layer_with_few_inputs_at_full_rank() -> None:
+    net = nn.Sequential(nn.Linear(3, 64), nn.Linear(64, 1))
+    (parameter, info), *_ = named_parameters(net)
+    with torch.no_grad():
+        suite.method("lowrank-init").make()(parameter, info, torch.Generator().manual_seed(0))
+    assert torch.linalg.matrix_rank(parameter) == 3
+
+
+@pytest.mark.parametrize("keep", [0.25, 0.5])
+def test_block_sparse_init_is_a_shuffled_block_mask(keep: float) -> None:
+    """With rows and columns sorted back into blocks, every block is full or empty."""
+    kept = filled("block-sparse-init", keep=keep, block=8)["first.weight"][0] != 0
+    assert kept.float().mean().item() == keep
+    assert (kept.sum(1) == keep * 96).all()
+    patterns, counts = torch.unique(kept, dim=0, return_counts=True)
+    assert (counts % 8 == 0).all()
+    assert len(patterns) <= 12
+    assert (torch.unique(kept, dim=1, return_counts=True)[1] % 8 == 0).all()
+
+
+def test_svd_rank_init_keeps_the_leading_part_at_the_norm_of_the_whole() -> None:
+    name = "svd-rank-init"
+    whole = filled(name, rank=1.0)["wide.weight"][0].double()
+    part = filled(name, rank=0.25)["wide.weight"][0].double()
+    u, s, vh = np.linalg.svd(whole.numpy(), full_matrices=False)
+    cut = (u[:, :10] * s[:10]) @ vh[:10]
+    np.testing.assert_allclose(part.numpy(), cut * np.linalg.norm(s) / np.linalg.norm(s[:10]), atol=1e-5)

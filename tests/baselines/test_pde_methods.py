@@ -1,0 +1,392 @@
+"""PDE methods form the losses and estimates that their definitions state."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import suite
+from suite.recipe import Choice, recipe_for
+from suite.registry import registry
+from suite.train.derivatives import autograd_fields, gradient
+from suite.train.loop import Trainer
+from suite.train.pinn import DoesNotApply, PdeMethod, PinnWorkload
+from suite.train.workload import Context
+
+METHODS = [method.name for method in suite.methods("pde-method")]
+TASKS = ["convection", "burgers", "helmholtz", "kovasznay", "poisson-10"]
+ADAM = {"optimizer": Choice("adam", {"lr": 1e-3}), "sampler": Choice("uniform")}
+
+
+def workload(task: str, method: str = "pinn", *, seed: int = 0, hp=None, choices=None, **sizes) -> PinnWorkload:
+    info = registry().task(task)
+    chosen = Choice(method, {**registry().method(method).defaults, **(hp or {})})
+    recipe = recipe_for(info, "reference").with_choice("pde-method", chosen)
+    for slot, choice in {**ADAM, **(choices or {})}.items():
+        recipe = recipe.with_choice(slot, choice)
+    small = {**info.tiers["smoke"].sizes, "points": 30, "width": 16, **sizes}
+    tier = dataclasses.replace(info.tiers["smoke"], sizes=small)
+    context = Context(info, tier, "smoke", recipe, seed, torch.device("cpu"))
+    return info.factory(info).workload(context)
+
+
+def train(work: PinnWorkload, steps: int) -> list[float]:
+    trainer = Trainer(work, work.context.recipe, steps)
+    return [float(trainer.step()) for _ in range(steps)]
+
+
+def mean_square(work: PinnWorkload) -> list[float]:
+    """Unweighted mean squares of the residual and of each condition, by nested differentiation."""
+    x = work.points.clone().requires_grad_()
+    residual = work.problem.residual(autograd_fields(work.model, x), x)
+    conditions = work.problem.condition_residuals(work.model)
+    return [float(r.detach().square().sum(1).mean()) for r in (residual, *conditions)]
+
+
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("name", METHODS)
+def test_method_trains_on_the_task_or_says_why_it_does_not_apply(name, task):
+    try:
+        work = workload(task, name)
+    except DoesNotApply as reason:
+        assert task in str(reason)
+        return
+    losses = train(work, 6)
+    assert all(map(math.isfinite, losses))
+    assert math.isfinite(work.validate()["log10_l2re"])
+    assert work.method.pointwise.shape == (30,)
+    assert not work.method.pointwise.requires_grad
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_method_applies_to_at_least_one_task(name):
+    made = 0
+    for task in TASKS:
+        try:
+            workload(task, name)
+            made += 1
+        except DoesNotApply:
+            continue
+    assert made
+
+
+@pytest.mark.parametrize("name", [m for m in METHODS if m not in ("hte", "sdgd", "full-laplacian")])
+@pytest.mark.parametrize("task", ["burgers", "poisson-10"])
+def test_loss_decreases_in_training(name, task):
+    try:
+        work = workload(task, name, points=100)
+    except DoesNotApply:
+        return
+    if name == "causal-weights" or name == "curriculum-pde":
+        pytest.skip("its loss is not comparable between steps")
+    work.next()
+    start = sum(mean_square(work))
+    train(work, 150)
+    assert sum(mean_square(work)) < start
+
+
+def test_pinn_is_the_sum_of_weighted_mean_squares():
+    work = workload("helmholtz")
+    work.next()
+    residual, boundary = mean_square(work)
+    assert work.problem.conditions[0].weight == 10.0
+    assert float(work.loss()) == pytest.approx(residual + 10 * boundary, rel=1e-4)
+
+
+def test_sampler_weights_multiply_the_residual_before_it_is_squared():
+    work = workload("convection")
+    work.next()
+    plain = [float(t) for t in work.method.terms(work.model, work.points)]
+    doubled = [float(t) for t in work.method.terms(work.model, work.points, torch.full((30,), 2.0))]
+    assert doubled[0] == pytest.approx(4 * plain[0], rel=1e-5)
+    assert doubled[1:] == plain[1:]
+
+
+class TestLaplacianEstimators:
+    @pytest.mark.parametrize("name", ["stde-sparse", "stde-dense", "hte", "sdgd"])
+    def test_estimate_is_unbiased(self, name):
+        hp = {"dimensions": 3} if name == "sdgd" else {"directions": 3}
+        work = workload("poisson-10", name, hp=hp)
+        x = work.points = work.task.domain.uniform(4, torch.Generator().manual_seed(0))
+        truth = autograd_fields(work.model, x)[0].laplacian().detach()
+        draws = torch.stack([work.method.fields(work.model, x)[0].laplacian().detach() for _ in range(1500)])
+        error = (draws.mean(0) - truth).abs()
+        spread = draws.std(0) / math.sqrt(len(draws))
+        assert float(spread.max()) > 0
+        assert bool((error < 5 * spread).all())
+
+    @pytest.mark.parametrize("name", ["stde-sparse", "sdgd"])
+    def test_all_coordinates_give_the_exact_laplacian(self, name):
+        hp = {"dimensions": 64} if name == "sdgd" else {"directions": 64}
+        work = workload("poisson-10", name, hp=hp)
+        x = work.task.domain.uniform(6, torch.Generator().manual_seed(0))
+        truth = autograd_fields(work.model, x)[0].laplacian()
+        torch.testing.assert_close(work.method.fields(work.model, x)[0].laplacian(), truth, rtol=1e-4, atol=1e-5)
+
+    def test_full_laplacian_is_exact(self):
+        exact, taylor = workload("poisson-10", "full-laplacian"), workload("poisson-10", "pinn")
+        for work in (exact, taylor):
+            work.next()
+        assert float(exact.loss()) == pytest.approx(float(taylor.loss()), rel=1e-4)
+
+    @pytest.mark.parametrize("name", ["stde-sparse", "stde-dense", "hte"])
+    def test_two_draws_make_the_squared_residual_unbiased(self, name):
+        unbiased = workload("poisson-10", name, hp={"directions": 1, "unbiased": True})
+        biased = workload("poisson-10", name, hp={"directions": 1})
+        exact = workload("poisson-10")
+        x = exact.task.domain.uniform(200, torch.Generator().manual_seed(0))
+        truth = float(exact.method.terms(exact.model, x)[0])
+        means = {}
+        for kind, work in (("unbiased", unbiased), ("biased", biased)):
+            draws = torch.stack([work.method.terms(work.model, x)[0].detach() for _ in range(200)])
+            means[kind] = (float(draws.mean()), float(draws.std() / math.sqrt(len(draws))))
+        assert abs(means["unbiased"][0] - truth) < 5 * means["unbiased"][1]
+        assert means["biased"][0] - truth > 5 * means["biased"][1]
+
+    def test_sparse_directions_are_distinct_coordinates(self):
+        work = workload("poisson-10", "stde-sparse", hp={"directions": 4})
+        directions, factor = work.method.draw(torch.zeros(7, 10))
+        assert directions.shape == (4, 7, 10)
+        assert factor == 2.5
+        assert torch.equal(directions.sum(2), torch.ones(4, 7))
+        assert float(directions.sum(0).max()) == 1.0
+
+    def test_dense_directions_are_signs(self):
+        work = workload("poisson-10", "stde-dense", hp={"directions": 4})
+        directions, factor = work.method.draw(torch.zeros(7, 10))
+        assert torch.equal(directions.abs(), torch.ones(4, 7, 10))
+        assert factor == 0.25
+
+    def test_networks_without_jets_are_estimated_by_products(self):
+        work = workload("poisson-10", "stde-dense", choices={"activation": Choice("groupsort")})
+        work.problem.taylor = False
+        work.next()
+        assert math.isfinite(float(work.loss()))
+
+    def test_equations_without_a_laplacian_are_refused(self):
+        with pytest.raises(DoesNotApply, match="Laplacian"):
+            workload("convection", "stde-sparse")
+
+
+class TestCausalWeights:
+    def test_weights_fall_with_the_losses_of_strictly_earlier_slices(self):
+        work = workload("convection", "causal-weights", hp={"slices": 4})
+        points = torch.tensor([[0.0, t] for t in (0.1, 0.2, 0.3, 0.6, 0.8)])
+        work.method.stage.fill_(2)  # eps = 1
+        residual = torch.tensor([1.0, 3.0, 1.0, 2.0, 0.5])[:, None]
+        work.method.residual = lambda network, x: residual
+        slices = [5.0, 1.0, 4.0, 0.25]
+        earlier = [0.0, 5.0, 6.0, 10.0]
+        expected = sum(math.exp(-e) * s for e, s in zip(earlier, slices, strict=True)) / 4
+        assert float(work.method.terms(work.model, points)[0]) == pytest.approx(expected, rel=1e-5)
+
+    def test_epsilon_moves_on_once_every_weight_is_near_one(self):
+        work = workload("convection", "causal-weights")
+        method = work.method
+        points = work.task.domain.uniform(50, torch.Generator().manual_seed(0))
+        for level, expected in ((10.0, 0), (1e-4, 1), (1e-4, 2), (1e-4, 3), (1e-6, 4), (1e-6, 4)):
+            method.residual = lambda network, x, level=level: torch.full((50, 1), level).sqrt()
+            method.terms(work.model, points)
+            method.set_progress(0.5)
+            assert int(method.stage) == expected
+
+    def test_without_earlier_losses_it_is_the_mean_over_slices(self):
+        work = workload("convection", "causal-weights", hp={"slices": 8})
+        points = torch.stack([torch.zeros(8), (torch.arange(8) + 0.5) / 8], dim=1)
+        work.method.residual = lambda network, x: torch.full((8, 1), 1e-4)
+        assert float(work.method.terms(work.model, points)[0]) == pytest.approx(1e-8, rel=1e-4)
+
+
+class TestCurriculum:
+    def test_coefficient_grows_linearly_and_stays_at_its_target(self):
+        work = workload("convection", "curriculum-pde", hp={"ramp": 0.5})
+        for fraction, beta in ((0.0, 0.0), (0.25, 5.0), (0.5, 10.0), (0.9, 10.0)):
+            work.method.set_progress(fraction)
+            assert work.problem.task.beta == pytest.approx(beta)
+        assert work.task.beta == 10.0
+
+    def test_the_error_is_scored_against_the_full_equation(self):
+        work = workload("convection", "curriculum-pde")
+        work.method.set_progress(0.1)
+        points, truth = work.validation
+        assert truth == pytest.approx(workload("convection").task.solution(points))
+
+    def test_steady_equations_are_refused(self):
+        with pytest.raises(DoesNotApply, match="coefficient"):
+            workload("helmholtz", "curriculum-pde")
+
+
+class TestBalance:
+    def gradients(self, work: PinnWorkload) -> list[Tensor]:
+        parameters = [p for p in work.model.parameters() if p.requires_grad]
+        found = []
+        for term in work.method.terms(work.model, work.points):
+            parts = torch.autograd.grad(term, parameters, retain_graph=True, allow_unused=True)
+            found.append(torch.cat([g.flatten() for g in parts if g is not None]))
+        return found
+
+    def first_loss(self, name: str, task: str = "helmholtz") -> tuple[PinnWorkload, float, list[Tensor], list[float]]:
+        work = workload(task, name, hp={"decay": 0.0, "period": 3})
+        work.next()
+        gradients = self.gradients(work)
+        terms = [float(t) for t in work.method.terms(work.model, work.points)]
+        work.method.set_progress(0.0)
+        return work, float(work.loss()), gradients, terms
+
+    def test_learning_rate_annealing_compares_largest_and_mean_gradients(self):
+        work, loss, (residual, boundary), terms = self.first_loss("lra")
+        weight = float(residual.abs().max() / (boundary.abs().sum() / self.size(work)))
+        assert work.method.balance.tolist() == pytest.approx([1.0, weight], rel=1e-4)
+        assert loss == pytest.approx(terms[0] + weight * terms[1], rel=1e-4)
+
+    def test_gradient_norm_weights_equalise_the_terms(self):
+        work, _, gradients, _ = self.first_loss("grad-norm-weights", "burgers")
+        norms = [float(g.norm()) for g in gradients]
+        assert work.method.balance.tolist() == pytest.approx([sum(norms) / n for n in norms], rel=1e-4)
+
+    def test_tangent_kernel_weights_follow_the_mean_diagonal(self):
+        work = workload("burgers", "ntk-weights")
+        work.next()
+        parameters = [p for p in work.model.parameters() if p.requires_grad]
+        residual = work.method.residual(work.model, work.points)
+        exact = 0.0
+        for row in residual[:, 0]:
+            found = torch.autograd.grad(row, parameters, retain_graph=True, allow_unused=True)
+            exact += sum(float(g.square().sum()) for g in found if g is not None) / len(residual)
+        draws = torch.stack([work.method.mean_diagonal(residual, parameters) for _ in range(400)])
+        spread = float(draws.std()) / math.sqrt(len(draws))
+        assert abs(float(draws.mean()) - exact) < 5 * spread
+        weights = work.method.from_diagonals(torch.tensor([1.0, 3.0]))
+        assert weights.tolist() == pytest.approx([4.0, 4 / 3])
+
+    def test_refreshes_happen_once_a_period_and_are_charged(self):
+        work = workload("burgers", "lra", hp={"period": 4})
+        train(work, 9)
+        assert work.passes == 9 - work.problem.charged or work.spent == work.passes + work.problem.charged
+        assert work.problem.charged % 3 == 0
+        assert work.problem.charged > 0
+
+    def test_weights_stay_within_a_step(self):
+        work = workload("burgers", "lra", hp={"period": 1})
+        work.next()
+        work.method.set_progress(0.0)
+        work.loss()
+        before = work.method.balance.clone()
+        work.loss()
+        assert torch.equal(work.method.balance, before)
+
+    @staticmethod
+    def size(work: PinnWorkload) -> int:
+        return sum(p.numel() for p in work.model.parameters() if p.requires_grad)
+
+
+def test_gpinn_adds_the_mean_squared_gradient_of_the_residual():
+    work = workload("burgers", "gpinn", hp={"weight": 0.3})
+    work.next()
+    x = work.points.clone().requires_grad_()
+    residual = work.problem.residual(autograd_fields(work.model, x), x)
+    slope = gradient(residual[:, 0], x)
+    terms = work.method.terms(work.model, work.points)
+    assert float(terms[0]) == pytest.approx(float(residual.square().mean()), rel=1e-5)
+    assert float(terms[1]) == pytest.approx(0.3 * float(slope.square().sum(1).mean()), rel=1e-5)
+
+
+def test_gpinn_differentiates_the_source_term_too():
+    work = workload("helmholtz", "gpinn", hp={"weight": 1.0})
+    for p in work.model.parameters():
+        p.data.zero_()
+    x = torch.tensor([[0.3, 0.1]])
+    expected = (
+        gradient(work.task.residual(y := x.clone().requires_grad_(), *autograd_fields(work.model, y)), y).square().sum()
+    )
+    assert float(expected) > 1.0
+    assert float(work.method.terms(work.model, x)[1]) == pytest.approx(float(expected), rel=1e-5)
+
+
+class TestPseudoHuber:
+    def test_penalty_is_half_a_square_then_linear(self):
+        method = workload("convection", "pseudo-huber", hp={"c": 0.1}).method
+        r = torch.tensor([1e-3, 0.1, 50.0])
+        expected = [0.1 * (math.sqrt(v * v + 0.01) - 0.1) for v in (1e-3, 0.1, 50.0)]
+        torch.testing.assert_close(method.penalty(r), torch.tensor(expected), rtol=1e-2, atol=1e-9)
+        assert float(method.penalty(torch.tensor(1e3))) == pytest.approx(100.0, rel=1e-3)
+
+    def test_schedule_falls_exponentially_from_one(self):
+        method = workload("convection", "pseudo-huber-sched", hp={"c": 0.01}).method
+        widths = []
+        for fraction in (0.0, 0.5, 1.0):
+            method.set_progress(fraction)
+            widths.append(method.c)
+        assert widths == pytest.approx([1.0, 0.1, 0.01])
+
+
+class TestHardConditions:
+    @pytest.mark.parametrize("task", ["convection", "reaction-3", "wave", "burgers", "allen-cahn", "helmholtz"])
+    def test_built_in_conditions_hold_for_any_network(self, task):
+        soft, hard = workload(task), workload(task, "hard-bc")
+        named = set(hard.task.hard_names)
+        assert {c.name for c in hard.problem.conditions} == {c.name for c in soft.problem.conditions} - named
+        hard.problem.conditions = tuple(c for c in soft.problem.conditions if c.name in named)
+        for residual in hard.problem.condition_residuals(hard.model):
+            assert float(residual.detach().abs().max()) < 1e-5
+
+    def test_a_task_with_every_condition_built_in_has_one_term(self):
+        work = workload("burgers", "hard-bc")
+        work.next()
+        assert len(work.method.terms(work.model, work.points)) == 1
+
+
+class TestFourierFeatures:
+    def test_network_sees_cosines_and_sines_of_frozen_frequencies(self):
+        work = workload("convection", "fourier-features", hp={"sigma": 2.0, "frequencies": 16})
+        x = work.task.domain.uniform(5, torch.Generator().manual_seed(0))
+        phase = PdeMethod.embed(work.method, x) @ work.method.matrix.T
+        torch.testing.assert_close(work.method.embed(x), torch.cat([phase.cos(), phase.sin()], 1))
+        before = work.method.matrix.clone()
+        train(work, 3)
+        assert torch.equal(work.method.matrix, before)
+        assert work.model.core.layers[0].in_features == 32
+
+    def test_frequencies_have_the_stated_spread_and_follow_the_seed(self):
+        matrices = [
+            workload("convection", "fourier-features", hp={"sigma": 3.0, "frequencies": 128}, seed=s).method.matrix
+            for s in (0, 0, 1)
+        ]
+        assert float(matrices[0].std() / (2 * math.pi)) == pytest.approx(3.0, rel=0.15)
+        assert torch.equal(matrices[0], matrices[1])
+        assert not torch.equal(matrices[0], matrices[2])
+
+    def test_taylor_mode_passes_through_the_embedding(self):
+        assert workload("helmholtz", "fourier-features").problem.taylor
+
+
+def test_adaptive_samplers_are_charged_for_their_candidates():
+    work = workload(
+        "burgers", choices={"sampler": Choice("rad", {**registry().method("rad").defaults, "period": 2, "dense": 5})}
+    )
+    train(work, 10)
+    assert work.problem.charged % 5 == 0
+    assert work.problem.charged > 0
+    assert work.spent == work.passes + work.problem.charged
+
+
+def test_sampler_is_shown_the_last_evaluation_of_the_step():
+    work = workload("burgers", choices={"sampler": Choice("r3")})
+    seen = []
+    work.sampler.update = lambda points, residual: seen.append((points, residual))
+    work.next()
+    work.loss()
+    expected = (work.points, work.method.pointwise)
+    work.next()
+    assert seen[0][0] is expected[0]
+    assert seen[0][1] is expected[1]
+
+
+def test_method_parameters_and_buffers_follow_the_model():
+    work = workload("convection", "lra")
+    assert any(name.endswith("balance") for name, _ in work.model.named_buffers())
+    assert isinstance(work.method, nn.Module)

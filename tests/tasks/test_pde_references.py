@@ -1,0 +1,237 @@
+"""The references solve their equations: checked from outside, by finite differences and independent solvers."""
+
+from __future__ import annotations
+
+import functools
+
+import mpmath
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+import suite
+from suite.registry import registry
+from suite.train.derivatives import Field
+from suite.train.pinn import PdeTask
+from tasks.pde import allen_cahn, burgers
+from tasks.pde.spectral import Periodic, etdrk4, grid, solve
+
+TASKS = [task.name for task in suite.tasks(family="pde")]
+REACH = 4  # nodes of a difference formula on each side of its centre
+
+
+def make(name: str) -> PdeTask:
+    info = registry().task(name)
+    return info.factory(info)
+
+
+@functools.cache
+def difference_weights(shift: int, order: int) -> np.ndarray:
+    """Weights of the derivative at 0 from nodes -4 + shift .. 4 + shift of unit spacing."""
+    nodes = np.arange(-REACH, REACH + 1) + shift
+    powers = np.vander(nodes.astype(float), increasing=True).T
+    goal = np.zeros(len(nodes))
+    goal[order] = float(np.prod(np.arange(1, order + 1)))
+    return np.linalg.solve(powers, goal)
+
+
+class ReferenceField(Field):
+    """One unknown function of a task's reference, with derivatives by 9-point differences inside the domain."""
+
+    def __init__(self, task: PdeTask, points: np.ndarray, component: int, relative_step: float) -> None:
+        self.task, self.points, self.component, self.step = task, points, component, relative_step
+
+    def evaluate(self, points: np.ndarray) -> np.ndarray:
+        values = self.task.solution(points)
+        return values if values.ndim == 1 else values[:, self.component]
+
+    @property
+    def value(self) -> Tensor:
+        return torch.tensor(self.evaluate(self.points))
+
+    def d(self, *axes: int) -> Tensor:
+        assert len(set(axes)) == 1, "pure derivatives only"
+        axis, order = axes[0], len(axes)
+        low, high = self.task.domain.lows[axis], self.task.domain.highs[axis]
+        h = self.step * (high - low)
+        place = self.points[:, axis]
+        shift = np.ceil(np.maximum(low - (place - REACH * h), 0) / h - 1e-9)
+        shift -= np.ceil(np.maximum(place + REACH * h - high, 0) / h - 1e-9)
+        total = np.zeros(len(place))
+        weights = np.stack([difference_weights(int(s), order) for s in shift])
+        for k in range(2 * REACH + 1):
+            moved = self.points.copy()
+            moved[:, axis] = np.clip(place + (k - REACH + shift) * h, low, high)
+            total += weights[:, k] * self.evaluate(moved)
+        return torch.tensor(total / h**order)
+
+    def laplacian(self, axes=None) -> Tensor:
+        return torch.stack([self.d(a, a) for a in (range(self.points.shape[1]) if axes is None else axes)]).sum(0)
+
+
+# relative step of the differences, and the largest residual allowed relative to the derivatives in it
+STEPS = {"allen-cahn": (3e-4, 1e-3), "burgers": (2e-4, 1e-4), "sine-gordon-100": (5e-3, 1e-6)}
+
+
+def reference_fields(task: PdeTask, points: np.ndarray) -> tuple[ReferenceField, ...]:
+    step = STEPS.get(task.name, (3e-3, 0.0))[0]
+    return tuple(ReferenceField(task, points, k, step) for k in range(task.outputs))
+
+
+def interior(task: PdeTask, count: int) -> np.ndarray:
+    """Uniform points well inside the domain, after the first hundredth of the time."""
+    points = task.domain.uniform(count, torch.Generator().manual_seed(5)).double().numpy()
+    low, high = np.array(task.domain.lows), np.array(task.domain.highs)
+    return (low + high) / 2 + 0.9 * (points - (low + high) / 2)
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_reference_satisfies_the_equation(name):
+    task = make(name)
+    points = interior(task, 8 if task.domain.dims > 10 else 200)
+    x, fields = torch.tensor(points), reference_fields(task, points)
+    residual = task.residual(x, *fields)
+    scale = max(float(f.laplacian().abs().mean()) if task.laplacian else float(f.d(0).abs().mean()) for f in fields)
+    assert float(residual.abs().max()) < STEPS.get(name, (0, 1e-6))[1] * scale
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_a_wrong_solution_leaves_a_residual(name):
+    task = make(name)
+    points = interior(task, 8 if task.domain.dims > 10 else 200)
+
+    class Perturbed(ReferenceField):
+        def evaluate(self, points):
+            return super().evaluate(points) + 0.1 * (points**3).sum(axis=1)
+
+    step = STEPS.get(name, (3e-3, 0.0))[0]
+    fields = tuple(Perturbed(task, points, k, step) for k in range(task.outputs))
+    assert float(task.residual(torch.tensor(points), *fields).abs().mean()) > 1e-2
+
+
+@pytest.mark.parametrize("name", [name for name in TASKS if name != "sine-gordon-100"])
+def test_conditions_hold_on_the_reference(name):
+    task = make(name)
+    for stated in task.conditions(task.info.tiers["smoke"]):
+        points = stated.points.double().numpy()
+        low, high = np.array(task.domain.lows), np.array(task.domain.highs)
+        points = np.clip(points, low, high)
+        if name == "allen-cahn" and stated.name == "periodic":
+            points[:, 1] = np.maximum(points[:, 1], 0.1)  # the initial values have a kink at the seam, soon smoothed
+        quantity = stated.quantity(torch.tensor(points), *reference_fields(task, points))
+        tolerance = 1e-3 if name.startswith(("allen", "reaction")) else 1e-4
+        torch.testing.assert_close(
+            quantity, stated.values.double().expand_as(quantity), rtol=0.0, atol=tolerance, msg=stated.name
+        )
+
+
+def test_sine_gordon_vanishes_on_the_sphere():
+    task = make("sine-gordon-100")
+    points = task.domain.uniform(20, torch.Generator().manual_seed(0)).double().numpy()
+    points /= np.linalg.norm(points, axis=1, keepdims=True)
+    assert np.abs(task.solution(points)).max() < 1e-12
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_solution_gives_float64_for_each_point(name):
+    task = make(name)
+    points = interior(task, 7)
+    values = task.solution(points)
+    assert values.dtype == np.float64
+    assert values.shape == ((7,) if task.outputs == 1 else (7, task.outputs))
+    np.testing.assert_array_equal(task.solution(points[3:4])[0], values[3])
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_solution_refuses_points_outside_the_domain(name):
+    task = make(name)
+    outside = np.array(task.domain.highs)[None] + 0.5
+    with pytest.raises(ValueError, match="outside the domain"):
+        task.solution(outside)
+    with pytest.raises(ValueError, match="points must be"):
+        task.solution(np.zeros((3, task.domain.dims + 1)))
+
+
+@pytest.mark.parametrize(("x", "t"), [(0.0, 0.5), (0.02, 1.0), (-0.3, 0.3), (0.7, 0.05), (0.999, 0.9)])
+def test_cole_hopf_agrees_with_adaptive_quadrature(x, t):
+    nu = mpmath.mpf(0.01) / mpmath.pi
+    width = mpmath.sqrt(4 * nu * t)
+
+    def mass(z):
+        return mpmath.exp(-mpmath.cos(mpmath.pi * (x - width * z)) / (2 * mpmath.pi * nu) - z**2)
+
+    panels = mpmath.linspace(-14, 14, 57)
+    above = mpmath.quad(lambda z: mpmath.sin(mpmath.pi * (x - width * z)) * mass(z), panels)
+    truth = -above / mpmath.quad(mass, panels)
+    assert burgers.cole_hopf(np.array([[x, t]]))[0] == pytest.approx(float(truth), abs=1e-12)
+
+
+def test_cole_hopf_starts_from_the_initial_values():
+    x = np.linspace(-1, 1, 21)
+    values = burgers.cole_hopf(np.stack([x, np.zeros(21)], axis=1))
+    np.testing.assert_allclose(values, -np.sin(np.pi * x), atol=1e-12)
+
+
+def test_exponential_time_differencing_solves_burgers_like_cole_hopf():
+    equation = Periodic(
+        low=-1.0,
+        high=1.0,
+        linear=lambda k: -burgers.VISCOSITY * k**2,
+        nonlinear=lambda u, d: -0.5 * d(u * u),
+        initial=lambda x: -np.sin(np.pi * x),
+        time=0.5,
+    )
+    values = etdrk4(equation, modes=1024, steps=500, frames=2)[-1]
+    points = np.stack([grid(equation, 1024), np.full(1024, 0.5)], axis=1)
+    np.testing.assert_allclose(values, burgers.cole_hopf(points), atol=1e-7)
+
+
+def test_exponential_time_differencing_is_exact_for_linear_equations():
+    equation = Periodic(
+        low=0.0,
+        high=2 * np.pi,
+        linear=lambda k: -0.1 * k**2 + 2j * k,
+        nonlinear=lambda u, d: 0 * u,
+        initial=lambda x: np.sin(3 * x),
+    )
+    final = etdrk4(equation, modes=32, steps=7, frames=2)[-1]
+    np.testing.assert_allclose(final, np.exp(-0.9) * np.sin(3 * (grid(equation, 32) + 2)), atol=1e-13)
+
+
+def test_exponential_time_differencing_converges_at_fourth_order():
+    smooth = Periodic(
+        low=-1.0,
+        high=1.0,
+        linear=allen_cahn.EQUATION.linear,
+        nonlinear=allen_cahn.EQUATION.nonlinear,
+        initial=lambda x: np.cos(np.pi * x) / 2,
+    )
+    final = {n: etdrk4(smooth, modes=64, steps=n, frames=2)[-1] for n in (16, 32, 64, 512)}
+    errors = [np.abs(final[n] - final[512]).max() for n in (16, 32, 64)]
+    rates = np.log2(np.array(errors[:-1]) / errors[1:])
+    assert (rates > 3.7).all()
+
+
+def test_allen_cahn_reference_error_covers_its_refinement():
+    task = make("allen-cahn")
+    finer = solve(allen_cahn.EQUATION, modes=8192, steps=500, frames=101, keep=2048)
+    points = task.domain.uniform(4000, torch.Generator().manual_seed(3)).double().numpy()
+    fine, stated = finer(points), task.solution(points)
+    assert np.linalg.norm(stated - fine) / np.linalg.norm(fine) < task.reference_error
+
+
+def test_reference_grid_is_read_back_from_the_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("LEVELFIELD_CACHE", str(tmp_path))
+    sizes = {"modes": 64, "steps": 50, "frames": 11, "keep": 32}
+    first = solve(allen_cahn.EQUATION, **sizes, source=allen_cahn.__file__)
+    (file,) = (tmp_path / "arrays").iterdir()
+    stamp = file.stat().st_mtime_ns
+    second = solve(allen_cahn.EQUATION, **sizes, source=allen_cahn.__file__)
+    points = np.array([[0.1, 0.2], [-0.7, 0.9]])
+    np.testing.assert_array_equal(first(points), second(points))
+    assert file.stat().st_mtime_ns == stamp
+    file.write_bytes(b"damaged")
+    np.testing.assert_array_equal(
+        solve(allen_cahn.EQUATION, **sizes, source=allen_cahn.__file__)(points), first(points)
+    )
