@@ -6,18 +6,18 @@ chart; a board has hundreds. These are the few shapes that it needs.
 
 from __future__ import annotations
 
-import base64
 import math
-import struct
-import zlib
 from collections.abc import Sequence
 from html import escape
 from typing import NamedTuple
 
-import numpy as np
+from leaderboard.text import MINUS
 
-WIDTH, HEIGHT = 640, 260
-LEFT, RIGHT, TOP, BOTTOM = 56, 12, 10, 34
+WIDTH, HEIGHT = 640, 300
+LEFT, RIGHT, TOP, BOTTOM = 52, 116, 30, 40
+LABEL_STEP = 14  # least distance between two end labels
+CHARACTER = 6.6  # widest usual width of a label's character
+WHISKER_WIDTH, WHISKER_HEIGHT = 104, 18
 
 
 class Series(NamedTuple):
@@ -25,8 +25,8 @@ class Series(NamedTuple):
 
     Attributes
     ----------
-    name : legend text.
-    x, y : points.
+    name : text of its label.
+    x, y : points, in the order of x.
     low, high : band around the line, or empty.
     kind : CSS class: "a", "b", ... or "reference".
     """
@@ -39,112 +39,301 @@ class Series(NamedTuple):
     kind: str = "a"
 
 
-def line_chart(series: Sequence[Series], x_label: str, y_label: str, title: str, log_y: bool = False) -> str:
-    """Lines with bands, axes with ticks and a legend, as an ``<svg>`` element.
+class Point(NamedTuple):
+    """One point of a scatter plot with the ends of its whiskers; `front` marks the Pareto front."""
 
-    Points that are not finite are left out; `log_y` needs positive values and
-    is ignored where there are others.
+    name: str
+    x: float
+    y: float
+    x_low: float
+    x_high: float
+    y_low: float
+    y_high: float
+    kind: str = "a"
+    front: bool = False
+
+
+class Mark(NamedTuple):
+    """A horizontal line across a chart: a value and what it is."""
+
+    value: float
+    label: str
+
+
+class Scale:
+    """Values to pixels along one axis, linear or logarithmic, with its ticks.
+
+    Parameters
+    ----------
+    values : finite values that must be inside.
+    start, end : pixels of the lowest and the highest value.
+    log : logarithmic; needs positive values and is ignored where there are others.
+    zero : begin at 0.
     """
-    lows = [v for s in series for v in (*s.y, *s.low) if math.isfinite(v)]
-    highs = [v for s in series for v in (*s.y, *s.high) if math.isfinite(v)]
-    xs = [v for s in series for v in s.x]
-    if not lows or not xs:
+
+    def __init__(self, values: Sequence[float], start: float, end: float, log: bool = False, zero: bool = False) -> None:
+        low, high = min(values), max(values)
+        self.log = log and low > 0
+        self.start, self.end = start, end
+        if self.log:
+            low, high = math.log10(low), math.log10(high)
+        margin = 0.04 * (high - low) or (0.05 if self.log else 0.05 * max(abs(low), 1e-9))
+        self.low = 0.0 if zero and not self.log and low >= 0 else low - margin
+        self.high = max(high + (0.0 if zero else margin), self.low + 1e-9)
+
+    def __call__(self, value: float) -> float:
+        place = math.log10(value) if self.log and value > 0 else self.low if self.log else value
+        return self.start + (place - self.low) / (self.high - self.low) * (self.end - self.start)
+
+    def has(self, value: float) -> bool:
+        """Whether a value lies on the axis."""
+        if self.log and value <= 0:
+            return False
+        place = math.log10(value) if self.log else value
+        return self.low <= place <= self.high
+
+    @property
+    def ticks(self) -> list[float]:
+        return log_ticks(self.low, self.high) if self.log else linear_ticks(self.low, self.high)
+
+
+def linear_ticks(low: float, high: float, count: int = 5) -> list[float]:
+    """Multiples of 1, 2 or 5 times a power of ten between `low` and `high`, about `count` of them."""
+    step = 10.0 ** math.floor(math.log10((high - low) / count))
+    step *= min((1, 2, 5, 10), key=lambda m: abs((high - low) / (m * step) - count))
+    first = math.ceil(low / step - 1e-9)
+    return [float(f"{i * step:.10g}") for i in range(first, math.floor(high / step + 1e-9) + 1)]
+
+
+def log_ticks(low: float, high: float, most: int = 8) -> list[float]:
+    """1-2-5 numbers between 10**low and 10**high, fewer or finer so that there are 3 to `most` where possible."""
+    for digits in ((1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 3, 5, 7), tuple(m / 4 for m in range(4, 40))):
+        powers = range(math.floor(low), math.ceil(high) + 1)
+        found = [float(f"{m * 10.0**k:.10g}") for k in powers for m in digits]
+        inside = [v for v in found if low - 1e-9 <= math.log10(v) <= high + 1e-9]
+        if len(inside) >= 3:
+            return inside[:: math.ceil(len(inside) / most)] if digits == (1,) else inside
+    return linear_ticks(10**low, 10**high)
+
+
+def tick_text(value: float) -> str:
+    """A tick's label: plain digits, k and M for thousands and millions."""
+    for size, letter in ((1e6, "M"), (1e3, "k")):
+        if abs(value) >= 10 * size or (abs(value) >= size and value % size == 0):
+            return f"{value / size:g}{letter}".replace("-", MINUS)
+    text = f"{value:.10f}".rstrip("0").rstrip(".") if 1e-5 < abs(value) < 1e6 else f"{value:g}"
+    return text.replace("-", MINUS)
+
+
+def line_chart(
+    series: Sequence[Series], x_label: str, y_label: str, title: str, log_y: bool = False, marks: Sequence[Mark] = ()
+) -> str:
+    """Lines with bands from x = 0 (or the lowest x below it), each named at its end; an ``<svg>`` element and a legend.
+
+    Points that are not finite are left out. The legend is shown in place of the
+    names where the page is narrow.
+
+    Returns
+    -------
+    "" when no point is finite.
+    """
+    shown = [s for s in series if any(map(math.isfinite, s.y))]
+    ys = [v for s in shown for v in (*s.y, *s.low, *s.high) if math.isfinite(v)]
+    xs = [v for s in shown for v in s.x if math.isfinite(v)]
+    if not ys or not xs:
         return ""
-    log_y = log_y and min(lows) > 0
-    y_low, y_high = _range(min(lows), max(highs), log_y)
-    x_low, x_high = min(xs), max(xs) if max(xs) > min(xs) else min(xs) + 1
-
-    def px(x: float) -> float:
-        return LEFT + (x - x_low) / (x_high - x_low) * (WIDTH - LEFT - RIGHT)
-
-    def py(y: float) -> float:
-        value = math.log10(max(y, 10**y_low)) if log_y else y
-        return TOP + (y_high - value) / (y_high - y_low) * (HEIGHT - TOP - BOTTOM)
-
-    parts = [
-        f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(title)}">',
-        f"<title>{escape(title)}</title>",
-    ]
-    for tick in _ticks(y_low, y_high):
-        label = f"1e{tick:g}" if log_y else f"{tick:g}"
-        y = py(10**tick if log_y else tick)
-        parts.append(f'<path class="grid" d="M{LEFT} {y:.1f}H{WIDTH - RIGHT}"/>')
-        parts.append(f'<text class="tick" x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{label}</text>')
-    for tick in _ticks(x_low, x_high):
-        place = f'x="{px(tick):.1f}" y="{HEIGHT - BOTTOM + 16}"'
-        parts.append(f'<text class="tick" {place} text-anchor="middle">{_short(tick)}</text>')
-    parts.append(f'<text class="axis" x="{WIDTH - RIGHT}" y="{HEIGHT - 3}" text-anchor="end">{escape(x_label)}</text>')
-    parts.append(f'<text class="axis" x="{LEFT + 4}" y="{TOP + 9}">{escape(y_label)}</text>')
-    for s in series:
-        points = [(px(x), py(y)) for x, y in zip(s.x, s.y, strict=True) if math.isfinite(y)]
-        if s.low:
-            rim = [(px(x), py(v)) for x, v in zip(s.x, s.high, strict=True) if math.isfinite(v)]
-            rim += [(px(x), py(v)) for x, v in list(zip(s.x, s.low, strict=True))[::-1] if math.isfinite(v)]
-            parts.append(f'<path class="band {s.kind}" d="{_path(rim)}Z"/>' if rim else "")
-        parts.append(f'<path class="line {s.kind}" d="{_path(points)}"><title>{escape(s.name)}</title></path>')
-    parts.append("</svg>")
-    legend = "".join(f'<span class="key {s.kind}">{escape(s.name)}</span>' for s in series)
-    return "".join(parts) + f'<div class="legend">{legend}</div>'
+    right = WIDTH - (RIGHT if len(shown) > 1 else 16)
+    across = Scale([*xs, 0.0] if min(xs) >= 0 else xs, LEFT, right, zero=min(xs) >= 0)
+    up = Scale(ys, HEIGHT - BOTTOM, TOP, log=log_y)
+    parts = [_open("chart", title), *_axes(across, up, right, x_label, y_label), *_marks(marks, up, right)]
+    ends = []
+    for s in shown:
+        points = [(across(x), up(y)) for x, y in zip(s.x, s.y, strict=True) if math.isfinite(x) and math.isfinite(y)]
+        parts += [_band(s, across, up), f'<path class="line {s.kind}" d="{_path(points)}"><title>{escape(s.name)}</title></path>']
+        if len(points) == 1:
+            parts.append(f'<circle class="dot {s.kind}" cx="{points[0][0]:.1f}" cy="{points[0][1]:.1f}" r="3"/>')
+        ends.append((points[-1], s))
+    if len(shown) > 1:
+        parts += _end_labels(ends, right)
+    legend = "".join(f'<span class="key {s.kind}">{escape(s.name)}</span>' for s in shown)
+    return "".join(parts) + "</svg>" + (f'<div class="legend">{legend}</div>' if len(shown) > 1 else "")
 
 
-def whisker(value: float, low: float, high: float, scale: float, kind: str) -> str:
-    """A difference with its interval on a common axis from -scale to +scale, zero in the middle."""
-    if not math.isfinite(value) or scale <= 0:
+def scatter(points: Sequence[Point], x_label: str, y_label: str, title: str, log_y: bool, mark_x: Mark | None) -> str:
+    """Points with whiskers, the Pareto front joined; names where there is room, those of the front first.
+
+    Returns
+    -------
+    "" when no point is finite.
+    """
+    shown = [p for p in points if math.isfinite(p.x) and math.isfinite(p.y)]
+    if not shown:
         return ""
-    width, middle = 120, 60
+    right = WIDTH - 16
+    xs = [v for p in shown for v in (p.x, p.x_low, p.x_high) if math.isfinite(v)]
+    ys = [v for p in shown for v in (p.y, p.y_low, p.y_high) if math.isfinite(v)]
+    across, up = Scale(xs, LEFT, right, log=True), Scale(ys, HEIGHT - BOTTOM, TOP, log=log_y)
+    parts = [_open("chart", title), *_axes(across, up, right, x_label, y_label)]
+    if mark_x and across.has(mark_x.value):
+        x = across(mark_x.value)
+        parts.append(f'<path class="mark" d="M{x:.1f} {TOP}V{HEIGHT - BOTTOM}"/>')
+    front = sorted((p for p in shown if p.front), key=lambda p: p.x)
+    parts.append(f'<path class="front" d="{_path([(across(p.x), up(p.y)) for p in front])}"/>')
+    for p in shown:
+        x, y = across(p.x), up(p.y)
+        bars = ""
+        if math.isfinite(p.x_low):
+            bars += f"M{across(p.x_low):.1f} {y:.1f}H{across(p.x_high):.1f}"
+        if math.isfinite(p.y_low):
+            bars += f"M{x:.1f} {up(p.y_low):.1f}V{up(p.y_high):.1f}"
+        parts.append(f'<path class="bar {p.kind}" d="{bars}"/>' if bars else "")
+        radius = 4.5 if p.front or p.kind == "reference" else 3.2
+        parts.append(f'<circle class="dot {p.kind}" cx="{x:.1f}" cy="{y:.1f}" r="{radius}"><title>{escape(p.name)}</title></circle>')
+    parts += _point_labels([(across(p.x), up(p.y), p) for p in shown], right)
+    return "".join(parts) + "</svg>"
+
+
+def whisker(value: float, low: float, high: float, extent: float) -> str:
+    """A difference with its interval on a common axis from -extent to +extent; an arrow stands for what lies outside."""
+    if not math.isfinite(value) or not extent > 0:
+        return ""
+    middle = WHISKER_WIDTH / 2
 
     def px(v: float) -> float:
-        return middle + max(-1.0, min(1.0, v / scale)) * (middle - 4)
+        return middle + max(-1.0, min(1.0, v / extent)) * (middle - 6)
 
-    bar = ""
-    if math.isfinite(low):
-        bar = f'<path class="bar" d="M{px(low):.1f} 8H{px(high):.1f}"/>'
-    label = escape(f"{value:+.3g} [{low:+.3g}, {high:+.3g}]")
+    parts = ""
+    if math.isfinite(low) and px(high) - px(low) > 0.5:
+        parts += f'<path class="bar" d="M{px(low):.0f} 9H{px(high):.0f}"/>'
+    if abs(value) > extent:
+        x, way = (WHISKER_WIDTH - 1, -7) if value > 0 else (1, 7)
+        parts += f'<path class="off" d="M{x} 9l{way} -4v8z"/>'
+    else:
+        parts += f'<circle cx="{px(value):.0f}" cy="9" r="3"/>'
+    size = f'viewBox="0 0 {WHISKER_WIDTH} {WHISKER_HEIGHT}"'
+    return f'<svg class="whisker" {size} aria-hidden="true"><path class="zero" d="M{middle:.0f} 0V18"/>{parts}</svg>'
+
+
+def whisker_axis(extent: float) -> str:
+    """The common axis of a column of whiskers: zero and both ends with their labels."""
+    if not extent > 0:
+        return ""
+    middle, label = WHISKER_WIDTH / 2, tick_text(extent)
     return (
-        f'<svg class="whisker {kind}" viewBox="0 0 {width} 16" role="img" aria-label="{label}">'
-        f'<path class="zero" d="M{middle} 1V15"/>{bar}<circle cx="{px(value):.1f}" cy="8" r="3.2"/></svg>'
+        f'<svg class="whisker scale" viewBox="0 0 {WHISKER_WIDTH} {WHISKER_HEIGHT}" role="img" '
+        f'aria-label="axis from {MINUS}{label} to +{label}">'
+        f'<path class="zero" d="M{middle:.0f} 12V18M6 12V16M{WHISKER_WIDTH - 6} 12V16M6 12H{WHISKER_WIDTH - 6}"/>'
+        f'<text x="0" y="9">{MINUS}{label}</text><text x="{middle:.0f}" y="9" text-anchor="middle">0</text>'
+        f'<text x="{WHISKER_WIDTH}" y="9" text-anchor="end">+{label}</text></svg>'
     )
 
 
-def heat_map(values: Sequence[Sequence[float]], low: float, high: float) -> str:
-    """A matrix as a PNG data address, viridis-like from `low` to `high`; rows top to bottom."""
-    grid = np.asarray(values, dtype=float)
-    share = np.clip((grid - low) / (high - low if high > low else 1.0), 0, 1)
-    anchors = np.array([[68, 1, 84], [59, 82, 139], [33, 145, 140], [94, 201, 98], [253, 231, 37]], dtype=float)
-    place = np.nan_to_num(share) * (len(anchors) - 1)
-    below = np.clip(place.astype(int), 0, len(anchors) - 2)
-    mix = (place - below)[..., None]
-    pixels = (anchors[below] * (1 - mix) + anchors[below + 1] * mix).astype(np.uint8)
-    raw = b"".join(b"\0" + row.tobytes() for row in pixels)
-    size = struct.pack(">IIBBBBB", grid.shape[1], grid.shape[0], 8, 2, 0, 0, 0)
-    image = b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", size) + _chunk(b"IDAT", zlib.compress(raw, 9)) + _chunk(b"IEND", b"")
-    return "data:image/png;base64," + base64.b64encode(image).decode()
+def extent(bounds: Sequence[float]) -> float:
+    """End of a common axis for differences: a 1-2-5 number that holds three quarters of them.
+
+    Parameters
+    ----------
+    bounds : largest absolute value of each difference and its interval; those
+        that are not finite don't count.
+    """
+    known = sorted(b for b in bounds if math.isfinite(b) and b > 0)
+    if not known:
+        return 0.0
+    wanted = min(known[-1], 1.5 * known[math.ceil(0.75 * len(known)) - 1])
+    power = 10.0 ** math.floor(math.log10(wanted))
+    return float(f"{next(m * power for m in (1, 2, 5, 10) if m * power >= wanted * (1 - 1e-9)):.10g}")
 
 
-def _chunk(kind: bytes, data: bytes) -> bytes:
-    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+# ---------------------------------------------------------------- parts
+
+
+def _open(kind: str, title: str) -> str:
+    return f'<svg class="{kind}" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(title)}">'
+
+
+def _axes(across: Scale, up: Scale, right: float, x_label: str, y_label: str) -> list[str]:
+    bottom = HEIGHT - BOTTOM
+    parts = [f'<text class="axis" x="0" y="12">{escape(y_label)}</text>']
+    for tick in up.ticks:
+        y = up(tick)
+        parts.append(f'<path class="grid" d="M{LEFT} {y:.1f}H{right}"/>')
+        parts.append(f'<text class="tick" x="{LEFT - 7}" y="{y + 4:.1f}" text-anchor="end">{tick_text(tick)}</text>')
+    for tick in across.ticks:
+        x = across(tick)
+        parts.append(f'<path class="grid" d="M{x:.1f} {bottom}v4"/>')
+        parts.append(f'<text class="tick" x="{x:.1f}" y="{bottom + 17}" text-anchor="middle">{tick_text(tick)}</text>')
+    parts.append(f'<path class="base" d="M{LEFT} {bottom}H{right}"/>')
+    parts.append(f'<text class="axis" x="{right}" y="{HEIGHT - 4}" text-anchor="end">{escape(x_label)}</text>')
+    return parts
+
+
+def _marks(marks: Sequence[Mark], up: Scale, right: float) -> list[str]:
+    parts = []
+    for mark in marks:
+        if up.has(mark.value):
+            y = up(mark.value)
+            parts.append(f'<path class="mark" d="M{LEFT} {y:.1f}H{right}"/>')
+            parts.append(f'<text class="tick" x="{LEFT + 6}" y="{y - 4:.1f}">{escape(mark.label)}</text>')
+    return parts
+
+
+def _band(s: Series, across: Scale, up: Scale) -> str:
+    if not len(s.low):
+        return ""
+    top = [(across(x), up(v)) for x, v in zip(s.x, s.high, strict=True) if math.isfinite(v)]
+    rim = top + [(across(x), up(v)) for x, v in list(zip(s.x, s.low, strict=True))[::-1] if math.isfinite(v)]
+    return f'<path class="band {s.kind}" d="{_path(rim)}Z"/>' if len(rim) > 2 else ""
+
+
+def _end_labels(ends: Sequence[tuple[tuple[float, float], Series]], right: float) -> list[str]:
+    """Names beside the ends of the lines, moved apart, each joined to its line."""
+    ordered = sorted(ends, key=lambda e: (e[0][1], e[1].name))
+    places = spread([point[1] for point, _ in ordered], LABEL_STEP, TOP, HEIGHT - BOTTOM)
+    parts = []
+    for ((x, y), s), place in zip(ordered, places, strict=True):
+        parts.append(f'<path class="lead {s.kind}" d="M{x:.1f} {y:.1f}L{right + 8} {place:.1f}"/>')
+        name = s.name if len(s.name) <= 15 else s.name[:14] + "…"
+        parts.append(f'<text class="end {s.kind}" x="{right + 11}" y="{place + 4:.1f}">{escape(name)}</text>')
+    return parts
+
+
+def spread(places: Sequence[float], step: float, low: float, high: float) -> list[float]:
+    """Increasing places moved as little as needed to stand `step` apart (less where there is no room) in [low, high]."""
+    n = len(places)
+    step = min(step, (high - low) / max(n - 1, 1))
+    groups: list[list[float]] = []  # [sum of wanted starts, count]
+    for i, place in enumerate(places):
+        groups.append([place - i * step, 1])
+        while len(groups) > 1 and groups[-2][0] / groups[-2][1] > groups[-1][0] / groups[-1][1]:
+            total, size = groups.pop()
+            groups[-1][0] += total
+            groups[-1][1] += size
+    starts = [g[0] / g[1] for g in groups for _ in range(int(g[1]))]
+    last = high - (n - 1) * step
+    return [min(max(start, low), max(last, low)) + i * step for i, start in enumerate(starts)]
+
+
+def _point_labels(points: Sequence[tuple[float, float, Point]], right: float) -> list[str]:
+    """Names of points where they cover neither another name nor another point."""
+    dots = [(x - 4, y - 4, x + 4, y + 4) for x, y, _ in points]
+    taken: list[tuple[float, float, float, float]] = []
+    parts = []
+    for x, y, p in sorted(points, key=lambda q: (not q[2].front, q[2].kind != "reference", q[0], q[2].name)):
+        width = CHARACTER * len(p.name)
+        for left, base in ((x + 7, y + 4), (x - 7 - width, y + 4), (x - width / 2, y - 9), (x - width / 2, y + 17)):
+            box = (left, base - 10, left + width, base + 2)
+            inside = LEFT <= left and box[2] <= right and TOP - 8 <= box[1] and base <= HEIGHT - BOTTOM
+            others = [d for d in dots if not (d[0] <= x <= d[2] and d[1] <= y <= d[3])]
+            if inside and not any(_overlap(box, other) for other in (*taken, *others)):
+                taken.append(box)
+                parts.append(f'<text class="name {p.kind}" x="{left:.1f}" y="{base:.1f}">{escape(p.name)}</text>')
+                break
+    return parts
+
+
+def _overlap(a: tuple[float, float, float, float], b: tuple[float, float, float, float]) -> bool:
+    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
 
 
 def _path(points: Sequence[tuple[float, float]]) -> str:
     return "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in points) if points else ""
-
-
-def _range(low: float, high: float, log: bool) -> tuple[float, float]:
-    if log:
-        low, high = math.log10(low), math.log10(high)
-    margin = 0.04 * (high - low) or max(abs(low), 1.0) * 0.05
-    return low - margin, high + margin
-
-
-def _ticks(low: float, high: float, count: int = 5) -> list[float]:
-    step = 10 ** math.floor(math.log10((high - low) / count))
-    step *= min((1, 2, 5, 10), key=lambda m: abs((high - low) / (m * step) - count))
-    first = math.ceil(low / step)
-    return [round(i * step, 12) for i in range(first, math.floor(high / step) + 1)]
-
-
-def _short(value: float) -> str:
-    for size, letter in ((1e6, "M"), (1e3, "k")):
-        if abs(value) >= size:
-            return f"{value / size:g}{letter}"
-    return f"{value:g}"

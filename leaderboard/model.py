@@ -1,128 +1,298 @@
-"""What the pages show, computed from result rows: cells, comparisons, ties."""
+"""What the pages show, computed from result rows: slices, sheets, cells and their comparisons."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
+import numpy.typing as npt
 import pandas as pd
+import pyarrow as pa
 
+from leaderboard.text import slug
 from suite.recipe import REFERENCE
 from suite.registry import Method, TaskInfo, registry
-from suite.stats.intervals import Interval, t_interval
+from suite.stats import Board as StatsBoard
+from suite.stats import Interval, rank_intervals, t_interval, tie_letters
 
 NAN = float("nan")
 NONE = Interval(NAN, NAN, NAN, 0, "none")
+TIERS = ("quick", "standard", "full", "smoke")  # smoke last: it is no evidence
+NOT_RUN = "skipped"  # the status of a run that was not attempted
+
+_TEXT = (
+    "run_id", "task", "task_hash", "family", "method", "slot", "method_hash", "hp", "set_hp", "tier", "budget_kind",
+    "budget_unit", "status", "message", "metric", "unit", "direction", "digest", "environment", "environment_hash",
+    "commit", "trust",
+)  # fmt: skip
+_NUMBERS = (
+    "budget", "score", "val_score", "spent", "flops", "train_seconds", "cost_ratio", "cost_low", "cost_high",
+)  # fmt: skip
+_COUNTS = ("task_version", "attempts", "steps", "parameters", "peak_bytes")
+_INDICES = {"seed": 0, "trial": -1, "trials": 0}  # whole numbers and what stands for a missing one
+
+
+class Run(NamedTuple):
+    """One result row as the pages use it: text "" and numbers nan where missing, `row` its place in the table."""
+
+    row: int
+    run_id: str
+    task: str
+    task_hash: str
+    family: str
+    method: str
+    slot: str
+    method_hash: str
+    hp: str
+    set_hp: str
+    tier: str
+    budget_kind: str
+    budget_unit: str
+    status: str
+    message: str
+    metric: str
+    unit: str
+    direction: str
+    digest: str
+    environment: str
+    environment_hash: str
+    commit: str
+    trust: str
+    budget: float
+    score: float
+    val_score: float
+    spent: float
+    flops: float
+    train_seconds: float
+    cost_ratio: float
+    cost_low: float
+    cost_high: float
+    task_version: float
+    attempts: float
+    steps: float
+    parameters: float
+    peak_bytes: float
+    seed: int
+    trial: int
+    trials: int
+    dirty: bool
+    finished: int
+
+    @property
+    def ok(self) -> bool:
+        return self.status == "ok"
+
+    @property
+    def failed(self) -> bool:
+        return self.status not in ("ok", NOT_RUN)
+
+
+class Slice(NamedTuple):
+    """Runs that may be compared with each other; nothing is ever mixed across slices.
+
+    Attributes
+    ----------
+    tier : smoke, quick, standard or full.
+    kind : budget kind, "steps" or "seconds".
+    trials : tuning trials behind every method, 0 for default hyper-parameters.
+    hardware : machine class of a "seconds" slice, "" for steps.
+    """
+
+    tier: str
+    kind: str = "steps"
+    trials: int = 0
+    hardware: str = ""
+
+    @property
+    def main(self) -> bool:
+        """Default hyper-parameters at equal steps: what the index shows."""
+        return self.kind == "steps" and not self.trials
+
+    @property
+    def key(self) -> str:
+        """Name for files and anchors."""
+        parts = [self.tier]
+        if self.trials:
+            parts.append(f"tuned{self.trials}")
+        if self.kind == "seconds":
+            parts.append(f"seconds-{self.hardware}")
+        return "-".join(parts)
+
+    @property
+    def protocol(self) -> str:
+        """What was held equal, in words."""
+        tuning = f"best of {self.trials} trials" if self.trials else "default hyper-parameters"
+        budget = "equal steps" if self.kind == "steps" else f"equal device time, machine class {self.hardware}"
+        return f"{tuning}, {budget}"
+
+    @property
+    def order(self) -> tuple[Any, ...]:
+        place = TIERS.index(self.tier) if self.tier in TIERS else len(TIERS) - 1.5
+        return (place, self.tier, self.kind, self.trials, self.hardware)
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One method on one task at one tier: all its seeds.
+    """One method on one task: all its seeds.
 
     Attributes
     ----------
-    rows : result rows, one a seed, by seed.
+    runs : by seed; attempts that were skipped for want of a package or data included.
     score : mean test score of the finished runs with its t-interval.
-    gain : mean paired difference to the reference, signed so that + is better,
-        with its t-interval; seeds that both finished.
-    letters : tie letters; two methods that share one are not separated.
-    rank : rank interval of the mean on this task (1 is best).
+    gain : mean difference to the reference, paired by seed and signed so that
+        + is better, with its t-interval; seeds that finished on both sides.
+    letters : tie letters; methods that share one are not separated on this task.
+    rank : rank by mean score and its lower and upper end, 1 is best; None without an attempt.
     """
 
     task: str
     method: str
-    rows: list[dict[str, Any]]
-    score: Interval
-    gain: Interval
+    runs: tuple[Run, ...]
+    score: Interval = NONE
+    gain: Interval = NONE
     letters: str = ""
+    rank: tuple[int, int, int] | None = None
 
     @property
-    def failed(self) -> int:
-        return sum(r["status"] != "ok" for r in self.rows)
+    def first(self) -> Run:
+        return self.runs[0]
 
-    @property
+    @cached_property
     def n(self) -> int:
-        return len(self.rows) - self.failed
+        """Finished runs."""
+        return sum(r.ok for r in self.runs)
+
+    @cached_property
+    def failed(self) -> int:
+        return sum(r.failed for r in self.runs)
 
     @property
+    def attempted(self) -> int:
+        return self.n + self.failed
+
+    @property
+    def trouble(self) -> Run | None:
+        """The first run that did not finish."""
+        return next((r for r in self.runs if not r.ok), None)
+
+    @cached_property
     def verdict(self) -> str:
-        """better, worse or tied, by the interval of the paired difference."""
+        """reference, skipped, failed, same, better, worse, tied, or open where one pair says nothing of the spread."""
         if self.method == REFERENCE:
             return "reference"
+        if not self.attempted:
+            return "skipped"
         if not self.n:
             return "failed"
-        if math.isnan(self.gain.low):
+        if self.gain.n and self.gain.value == self.gain.low == self.gain.high == 0:
+            return "same"
+        if not math.isfinite(self.gain.low):
             return "open"
         return "better" if self.gain.low > 0 else "worse" if self.gain.high < 0 else "tied"
 
-    @property
-    def cost(self) -> float:
-        values = [r["cost_ratio"] for r in self.rows if not _missing(r["cost_ratio"])]
-        return values[0] if values else NAN
+    @cached_property
+    def cost(self) -> Interval:
+        """Step time over the reference's, measured once for the cell; n counts runs that state it."""
+        known = [r for r in self.runs if math.isfinite(r.cost_ratio)]
+        if not known:
+            return NONE
+        return Interval(known[0].cost_ratio, known[0].cost_low, known[0].cost_high, len(known), "measured")
+
+    @cached_property
+    def seconds(self) -> float:
+        """Mean training seconds of the finished runs."""
+        times = [r.train_seconds for r in self.runs if r.ok and math.isfinite(r.train_seconds)]
+        return math.fsum(times) / len(times) if times else NAN
 
 
 @dataclass
 class Sheet:
-    """One task at one tier.
+    """One task in one slice.
 
     Attributes
     ----------
     cells : by method name; the reference under ``"reference"``.
-    stale : runs left out because the task or the method has changed since.
+    ladder : finished and failed runs of the reference at other budgets, as (share of the budget, run).
     """
 
     task: str
-    tier: str
+    slice: Slice
     cells: dict[str, Cell] = field(default_factory=dict)
-    stale: int = 0
+    ladder: list[tuple[float, Run]] = field(default_factory=list)
 
     @property
-    def first(self) -> dict[str, Any]:
-        return next(iter(self.cells.values())).rows[0]
+    def path(self) -> str:
+        return f"task/{slug(self.slice.key)}.{slug(self.task)}.html"
 
-    @property
+    @cached_property
+    def first(self) -> Run:
+        """A run to read the task's facts from: the reference's where there is one."""
+        cell = self.cells.get(REFERENCE) or next(iter(self.cells.values()))
+        return cell.first
+
+    @cached_property
     def info(self) -> TaskInfo | None:
         """The task's stated facts, when this release still has it."""
         return registry().tasks.get(self.task)
 
     @property
-    def direction(self) -> str:
-        return str(self.first["direction"])
-
-    @property
-    def metric(self) -> str:
-        return str(self.first["metric"])
-
-    @property
-    def unit(self) -> str:
-        return str(self.first["unit"])
-
-    @cached_property
-    def sd(self) -> float:
-        """Seed standard deviation of the reference; the task's stored noise where there is one."""
-        noise = self.info.noise.get(self.tier) if self.info else None
-        if noise and noise.sd > 0:
-            return noise.sd
-        scores = [r["score"] for r in self.cells[REFERENCE].rows if r["status"] == "ok"] if self.reference else []
-        return pd.Series(scores, dtype=float).std(ddof=1) if len(scores) > 1 else NAN
+    def title(self) -> str:
+        return (self.info.title if self.info else "") or self.task
 
     @property
     def reference(self) -> Cell | None:
         return self.cells.get(REFERENCE)
 
     @property
-    def ranked(self) -> list[Cell]:
-        """Best mean first, failed cells last."""
-        sign = 1 if self.direction == "min" else -1
+    def others(self) -> list[Cell]:
+        return [c for m, c in self.cells.items() if m != REFERENCE]
 
-        def key(cell: Cell) -> tuple[bool, float, str]:
-            return (cell.n == 0, sign * cell.score.value if cell.n else 0.0, cell.method)
+    @cached_property
+    def noise(self) -> tuple[float, int, str]:
+        """Seed standard deviation of the reference, seeds behind it, and where it comes from."""
+        stated = self.info.noise.get(self.slice.tier) if self.info else None
+        if stated and stated.sd > 0:
+            return stated.sd, stated.n, "measured for this version of the task"
+        scores = [r.score for r in self.reference.runs if r.ok] if self.reference else []
+        if len(scores) < 2:
+            return NAN, len(scores), "unknown"
+        return float(np.std(scores, ddof=1)), len(scores), "of the runs shown"
+
+    @property
+    def usable(self) -> bool:
+        """Whether differences to the reference have a scale: it finished at least twice, or once with a ladder."""
+        return self.reference is not None and self.reference.n >= (1 if self.rungs else 2)
+
+    @property
+    def rungs(self) -> dict[float, list[Run]]:
+        """Finished runs of the reference's ladder by share of the budget, 1 left out."""
+        found: dict[float, list[Run]] = {}
+        for share, run in self.ladder:
+            if run.ok:
+                found.setdefault(share, []).append(run)
+        return found
+
+    @cached_property
+    def ranked(self) -> list[Cell]:
+        """Best mean score first, then cells without a finished run, by name."""
+        sign = 1 if self.first.direction == "min" else -1
+
+        def key(cell: Cell) -> tuple[bool, float, bool, str]:
+            return (cell.n == 0, sign * cell.score.value if cell.n else 0.0, cell.method != REFERENCE, cell.method)
 
         return sorted(self.cells.values(), key=key)
+
+    @cached_property
+    def leaders(self) -> list[str]:
+        """Methods that nobody is separated above: they share first place."""
+        return [c.method for c in self.ranked if c.n and c.rank and c.rank[1] == 1]
 
 
 @dataclass
@@ -131,33 +301,95 @@ class Board:
 
     Attributes
     ----------
-    sheets : by (tier, task).
-    curves : run id -> curve points.
-    problems : files that were set aside.
+    sheets : by (slice, task), in the order of the pages.
+    left_out : reason -> number of runs that are in the files and not on the board.
+    problems : one sentence for each file or row that was set aside.
+    table : the rows the board was made of.
     """
 
-    sheets: dict[tuple[str, str], Sheet]
-    curves: dict[str, list[dict[str, Any]]]
+    sheets: dict[tuple[Slice, str], Sheet]
+    left_out: dict[str, int]
     problems: list[str]
+    table: pa.Table
 
-    @property
-    def tiers(self) -> list[str]:
-        order = ["smoke", "quick", "standard", "full"]
-        return sorted({tier for tier, _ in self.sheets}, key=lambda t: (order.index(t) if t in order else 9, t))
+    @cached_property
+    def slices(self) -> list[Slice]:
+        return sorted({s for s, _ in self.sheets}, key=lambda s: s.order)
 
-    @property
+    @cached_property
     def methods(self) -> list[str]:
         return sorted({m for s in self.sheets.values() for m in s.cells if m != REFERENCE})
 
-    def of_tier(self, tier: str) -> list[Sheet]:
-        return [s for (t, _), s in sorted(self.sheets.items()) if t == tier]
+    def of_slice(self, part: Slice) -> list[Sheet]:
+        return [s for (p, _), s in self.sheets.items() if p == part]
+
+    @cached_property
+    def _of_methods(self) -> dict[str, list[tuple[Sheet, Cell]]]:
+        found: dict[str, list[tuple[Sheet, Cell]]] = {}
+        for sheet in self.sheets.values():
+            for method, cell in sheet.cells.items():
+                found.setdefault(method, []).append((sheet, cell))
+        return found
 
     def of_method(self, method: str) -> list[tuple[Sheet, Cell]]:
-        return [(s, s.cells[method]) for _, s in sorted(self.sheets.items()) if method in s.cells]
+        return self._of_methods.get(method, [])
 
-    @property
-    def rows(self) -> list[dict[str, Any]]:
-        return [r for _, s in sorted(self.sheets.items()) for c in s.cells.values() for r in c.rows]
+    def slot_of(self, method: str) -> str:
+        cells = self.of_method(method)
+        return cells[0][1].first.slot if cells else ""
+
+    @cached_property
+    def runs(self) -> list[Run]:
+        """Every run shown, each once (the reference is in several slices), in an order of their own."""
+        shown: dict[int, Run] = {}
+        for sheet in self.sheets.values():
+            for cell in sheet.cells.values():
+                shown |= {r.row: r for r in cell.runs}
+            shown |= {r.row: r for _, r in sheet.ladder}
+        return sorted(shown.values(), key=lambda r: (r.tier, r.task, r.method, r.trial, r.seed, r.run_id))
+
+    @cached_property
+    def _curves(self) -> tuple[npt.NDArray[np.int64], dict[str, npt.NDArray[np.float64]]]:
+        whole = self.table["curve"].combine_chunks()
+        points = whole.flatten()
+        fields = ("spent", "seconds", "score")
+        columns = {n: points.field(n).cast(pa.float64()).to_numpy(zero_copy_only=False) for n in fields}
+        sizes = np.nan_to_num(whole.value_lengths().to_numpy(zero_copy_only=False)).astype(np.int64)
+        return np.concatenate([[0], np.cumsum(sizes)]), columns
+
+    def curve(self, run: Run, column: str) -> npt.NDArray[np.float64]:
+        """Evaluations of a run: "spent", "seconds" or "score" (points,); a shared view, not to be changed."""
+        starts, columns = self._curves
+        return columns[column][starts[run.row] : starts[run.row + 1]]
+
+    def exhibits(self, cell: Cell) -> dict[str, Mapping[str, Any]]:
+        """Things to show that a run of the cell left (maps, transcripts, function values), by name."""
+        for run in cell.runs:
+            text = self.table["exhibits"][run.row].as_py()
+            if text:
+                return named_exhibits(json.loads(text))
+        return {}
+
+    def recipe(self, cell: Cell) -> dict[str, Mapping[str, Any]]:
+        """Slot -> method and hyper-parameters of the cell's runs; empty where they state none."""
+        return json.loads(self.table["recipe"][cell.first.row].as_py() or "{}")
+
+    def metrics(self, cell: Cell) -> dict[str, float]:
+        """Mean of every test metric over the finished runs that have it."""
+        found: dict[str, list[float]] = {}
+        for run in cell.runs:
+            for name, value in (self.table["metrics"][run.row].as_py() or []) if run.ok else []:
+                if value is not None and math.isfinite(value):
+                    found.setdefault(name, []).append(value)
+        return {name: math.fsum(values) / len(values) for name, values in sorted(found.items())}
+
+
+def named_exhibits(stored: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """Exhibits by name, whether the run left one (its facts at the top) or several."""
+    found = {name: shown for name, shown in stored.items() if isinstance(shown, Mapping) and "kind" in shown}
+    if "kind" in stored:
+        found = {str(stored["kind"]): {k: v for k, v in stored.items() if k not in found}, **found}
+    return found
 
 
 def entry_of(method: str) -> Method | None:
@@ -165,76 +397,166 @@ def entry_of(method: str) -> Method | None:
     return registry().methods.get(method)
 
 
-def slot_of(board: Board, method: str) -> str:
-    cells = board.of_method(method)
-    return str(cells[0][1].rows[0]["slot"]) if cells else ""
+# ---------------------------------------------------------------- building
 
 
-def build(table: Any, problems: Iterable[str] = ()) -> Board:
+def build(table: pa.Table, problems: Iterable[str] = ()) -> Board:
     """The board of a result table (`suite.store.files.Read.table`).
 
-    Only default hyper-parameters at step budgets are compared here. Of a task
-    or method whose code changed, the latest code's rows count; the others are
-    counted as stale and left out, never mixed in.
+    Of a task or method whose code changed, the latest code's rows count; older
+    ones, hyper-parameters set by hand, budgets other than the tier's and trials
+    of a search are counted and left out, never mixed in.
+
+    Parameters
+    ----------
+    table : rows in the current schema, in any order.
+    problems : files that were set aside.
     """
-    frame = table.to_pandas(maps_as_pydicts="strict")
-    frame = frame[(frame["trial"] == -1) & (frame["budget_kind"] == "steps") & (frame["set_hp"].isin(["{}", "", None]))]
-    sheets: dict[tuple[str, str], Sheet] = {}
-    curves: dict[str, list[dict[str, Any]]] = {}
-    for (tier, task), rows in frame.groupby(["tier", "task"], sort=True):
-        sheet = Sheet(str(task), str(tier))
-        kept = _latest(_latest(rows, ["task_hash"], []), ["method_hash"], ["method"])
-        kept = kept.sort_values("finished_at").drop_duplicates(["method", "seed"], keep="last")
-        sheet.stale = len(rows) - len(kept)
-        records = kept.sort_values(["method", "seed"]).to_dict("records")
-        for record in records:
-            points = record.pop("curve")
-            curves[record["run_id"]] = [] if points is None else list(points)
-        by_method: dict[str, list[dict[str, Any]]] = {}
-        for record in records:
-            by_method.setdefault(record["method"], []).append(record)
-        letters = _letters(kept)
-        for method, own in by_method.items():
-            sheet.cells[method] = _cell(str(task), method, own, by_method.get(REFERENCE, []), letters.get(method, ""))
-        sheets[str(tier), str(task)] = sheet
-    return Board(sheets, curves, list(problems))
+    left: Counter[str] = Counter()
+    trouble: list[str] = []
+    slices: dict[Slice, dict[str, list[Run]]] = {}
+    for run in _runs(table):
+        fault = _fault(run)
+        if fault:
+            trouble.append(f"run {run.run_id}: {fault}")
+            continue
+        part = _slice_of(run)
+        if isinstance(part, str):
+            left[part] += 1
+        else:
+            slices.setdefault(part, {}).setdefault(run.task, []).append(run)
+    sheets = {}
+    for part in sorted(slices, key=lambda s: s.order):
+        for task in sorted(slices[part]):
+            base = slices.get(Slice(part.tier), {}).get(task, []) if part.trials else []
+            references = [r for r in base if r.method == REFERENCE]
+            sheet = _sheet(part, task, [*slices[part][task], *references], left if not references else None)
+            if sheet.cells:
+                sheets[part, task] = sheet
+    left_out = {reason: left[reason] for reason in sorted(left) if left[reason]}
+    return Board(sheets, left_out, [*problems, *sorted(trouble)], table)
 
 
-def _latest(rows: pd.DataFrame, code: list[str], within: list[str]) -> pd.DataFrame:
-    """Rows of the code that finished a run last, within each group."""
-    if not within:
-        newest = rows.sort_values("finished_at").iloc[-1][code[0]]
-        return rows[rows[code[0]] == newest]
-    newest = rows.sort_values("finished_at").groupby(within)[code[0]].last()
-    return rows[rows[code[0]] == rows[within[0]].map(newest)]
+def _runs(table: pa.Table) -> list[Run]:
+    """The rows as light tuples; equal texts are one object."""
+    columns: dict[str, list[Any]] = {"row": list(range(table.num_rows))}
+    for name in _TEXT:
+        encoded = table[name].combine_chunks().dictionary_encode()
+        words = ["" if w is None else w for w in encoded.dictionary.to_pylist()]
+        columns[name] = [words[i] if i >= 0 else "" for i in encoded.indices.fill_null(-1).to_pylist()]
+    for name in (*_NUMBERS, *_COUNTS):
+        columns[name] = table[name].cast(pa.float64()).to_numpy().tolist()
+    for name, missing in _INDICES.items():
+        columns[name] = table[name].fill_null(missing).to_pylist()
+    columns["dirty"] = table["dirty"].fill_null(False).to_pylist()
+    columns["finished"] = table["finished_at"].cast(pa.int64()).fill_null(0).to_pylist()
+    return list(map(Run, *(columns[name] for name in Run._fields)))
 
 
-def _cell(task: str, method: str, rows: list[dict[str, Any]], base: list[dict[str, Any]], letters: str) -> Cell:
-    good = {r["seed"]: r["score"] for r in rows if r["status"] == "ok"}
-    other = {r["seed"]: r["score"] for r in base if r["status"] == "ok"}
-    sign = -1 if rows[0]["direction"] == "min" else 1
-    gains = [sign * (good[s] - other[s]) for s in sorted(set(good) & set(other))]
-    score = t_interval(list(good.values())) if good else NONE
-    return Cell(task, method, rows, score, t_interval(gains) if gains else NONE, letters)
+def _fault(run: Run) -> str:
+    """Why a row cannot be shown, "" when it can."""
+    if run.direction not in ("min", "max"):
+        return f"direction is {run.direction!r}, not 'min' or 'max'"
+    if run.ok and not math.isfinite(run.score):
+        return "finished without a score"
+    if run.budget_kind not in ("steps", "seconds"):
+        return f"unknown budget kind {run.budget_kind!r}"
+    return ""
 
 
-def _letters(rows: pd.DataFrame) -> dict[str, str]:
-    """Tie letters of one task's methods, from Holm-corrected paired tests."""
-    from suite.stats.ranks import tie_letters
-
-    good = rows[rows["status"] == "ok"]
-    counts = good.groupby("method").size()
-    several = good[good["method"].isin(counts[counts > 1].index)]
-    return tie_letters(several) if several["method"].nunique() > 1 else {}
-
-
-def exhibits(cell: Cell) -> dict[str, Any]:
-    """Things to show that the cell's first seed left (maps, transcripts, function values)."""
-    for row in cell.rows:
-        if row["exhibits"]:
-            return json.loads(row["exhibits"])
-    return {}
+def _slice_of(run: Run) -> Slice | str:
+    """The slice a run belongs to, or why it is in none."""
+    tuned = run.trial >= 0
+    if not tuned and run.set_hp not in ("", "{}"):
+        return "hyper-parameters set by hand"
+    if tuned and run.seed >= TUNING_SEEDS:
+        return "trials of a search"
+    hardware = hardware_class(run.environment) if run.budget_kind == "seconds" else ""
+    return Slice(run.tier, run.budget_kind, run.trials if tuned else 0, hardware)
 
 
-def _missing(value: Any) -> bool:
-    return value is None or (isinstance(value, float) and math.isnan(value))
+TUNING_SEEDS = 1_000_000  # seed indices from here on belong to the search, not to its report
+
+
+def hardware_class(environment: str) -> str:
+    """Short name of the machine class that an environment (JSON) was measured on."""
+    facts = json.loads(environment or "{}")
+    parts = [str(facts.get(k, "")) for k in ("device", "hardware", "threads", "dtype")]
+    return hashlib.sha256("|".join(parts).encode()).hexdigest()[:6]
+
+
+def _sheet(part: Slice, task: str, runs: Sequence[Run], left: Counter[str] | None) -> Sheet:
+    """One task's cells from all its rows in a slice; `left` (None: don't count) takes what is left out."""
+    count = Counter[str]() if left is None else left
+    newest = max(runs, key=lambda r: (r.finished, r.run_id))
+    current = [r for r in runs if r.task_hash == newest.task_hash]
+    count["older code of the task or method"] += len(runs) - len(current)
+    full = _full_budget(part, task, current)
+    sheet = Sheet(task, part)
+    by_method: dict[str, list[Run]] = {}
+    for run in current:
+        if part.kind == "steps" and run.budget != full:
+            if run.method == REFERENCE:
+                sheet.ladder.append((run.budget / full, run))
+            else:
+                count["a budget other than the tier's"] += 1
+        else:
+            by_method.setdefault(run.method, []).append(run)
+    sheet.ladder.sort(key=lambda pair: (pair[0], pair[1].seed, pair[1].run_id))
+    kept = {method: _latest(found, count) for method, found in sorted(by_method.items())}
+    base = {r.seed: r.score for r in kept.get(REFERENCE, []) if r.ok}
+    letters, ranks = _ties([r for found in kept.values() for r in found])
+    for method, found in kept.items():
+        cell = Cell(task, method, tuple(found), _score(found), _gain(found, base), letters.get(method, ""), ranks.get(method))
+        sheet.cells[method] = cell
+    return sheet
+
+
+def _full_budget(part: Slice, task: str, runs: Sequence[Run]) -> float:
+    """The tier's budget: as stated where runs have it, else that of most methods' runs (the smallest of several)."""
+    info = registry().tasks.get(task)
+    stated = float(info.tiers[part.tier].budget) if info and part.tier in info.tiers else NAN
+    if any(r.budget == stated for r in runs):
+        return stated
+    votes = Counter(r.budget for r in runs if r.method != REFERENCE) or Counter(r.budget for r in runs)
+    return min(votes, key=lambda budget: (-votes[budget], budget))
+
+
+def _latest(runs: Sequence[Run], left: Counter[str]) -> list[Run]:
+    """One run a seed of the method's latest code, by seed."""
+    code = max(runs, key=lambda r: (r.finished, r.run_id)).method_hash
+    current = [r for r in runs if r.method_hash == code]
+    left["older code of the task or method"] += len(runs) - len(current)
+    seeds: dict[int, Run] = {}
+    for run in sorted(current, key=lambda r: (r.finished, r.run_id)):
+        seeds[run.seed] = run
+    left["the same run again"] += len(current) - len(seeds)
+    return [seeds[s] for s in sorted(seeds)]
+
+
+def _score(runs: Iterable[Run]) -> Interval:
+    scores = [r.score for r in runs if r.ok]
+    return t_interval(scores) if scores else NONE
+
+
+def _gain(runs: Iterable[Run], base: Mapping[int, float]) -> Interval:
+    """Paired difference to the reference, + is better."""
+    gains = [(base[r.seed] - r.score) * (1 if r.direction == "min" else -1) for r in runs if r.ok and r.seed in base]
+    return t_interval(gains) if gains else NONE
+
+
+def stats_frame(runs: Iterable[Run]) -> pd.DataFrame:
+    """Runs as `suite.stats` takes them."""
+    rows = [(r.task, r.method, r.seed, r.status, r.score, r.direction, r.family) for r in runs]
+    return pd.DataFrame(rows, columns=["task", "method", "seed", "status", "score", "direction", "family"])
+
+
+def _ties(runs: Sequence[Run]) -> tuple[dict[str, str], dict[str, tuple[int, int, int]]]:
+    """Tie letters and (rank, low, high) of every method that was attempted on one task."""
+    tried = [r for r in runs if r.status != NOT_RUN]
+    if not tried:
+        return {}, {}
+    board = StatsBoard.of(stats_frame(tried))
+    ranks = rank_intervals(board)
+    places = zip(ranks["rank"], ranks["low"], ranks["high"], strict=True)
+    return tie_letters(board), {m: (int(r), int(a), int(b)) for m, (r, a, b) in zip(ranks["method"], places, strict=True)}

@@ -9,7 +9,7 @@ import shlex
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from suite.stats.intervals import Interval
+from suite.stats import Interval
 
 MINUS = "−"
 MISSING = "–"
@@ -153,3 +153,43 @@ def seed_words(seeds: Iterable[int]) -> str:
 def command(words: Iterable[Any]) -> str:
     """A line ready to paste into a shell."""
     return shlex.join(str(w) for w in words)
+
+
+METRIC_WORDS = {
+    "ce": "cross-entropy",
+    "excess": "loss above the source's entropy",
+    "accuracy": "accuracy",
+    "log10_l2re": "log₁₀ relative L2 error",
+    "l2re": "relative L2 error",
+    "linf": "relative largest error",
+    "pass@1": "pass@1",
+}
+UNIT_WORDS = {"log10": "decades", "share": "share of answers"}
+FAMILY_WORDS = {"vision": "vision", "language": "language", "pde": "PDE", "rlvr": "RLVR"}
+VERDICT_WORDS = {
+    "better": "better than the reference",
+    "worse": "worse than the reference",
+    "tied": "not separated from the reference",
+    "same": "identical runs",
+    "open": "one pair: no interval",
+    "failed": "every run failed",
+    "skipped": "not run here",
+    "reference": "the reference",
+}
+
+
+def metric_words(name: str) -> str:
+    """A metric's name as readers know it."""
+    return METRIC_WORDS.get(name, name.replace("_", " "))
+
+
+def unit_words(unit: str) -> str:
+    """A unit as readers know it."""
+    return UNIT_WORDS.get(unit, unit)
+
+
+def factor(value: float) -> str:
+    """A ratio, ``1.25×``."""
+    if not math.isfinite(value):
+        return MISSING
+    return (f"{value:.3g}" if value < 10 else f"{value:.0f}") + "×" if value >= 1e-3 else number(value, 3) + "×"

@@ -11,7 +11,7 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, is_dataclass
 from importlib import metadata
 from pathlib import Path
@@ -42,9 +42,7 @@ def source_hash(path: str | Path) -> str:
 
     It depends neither on where the files lie nor on the version of Python.
     """
-    files = _closure(str(path))
-    imported = frozenset(name for file in files for name in _imported_names(file))
-    return digest(sorted([Path(file).name, _code(file, imported)] for file in files), 12)
+    return _hash_of(frozenset(_closure(str(path)).items()))
 
 
 def method_hash(method: Method) -> str:
@@ -57,20 +55,22 @@ def task_hash(task: TaskInfo, tier: str) -> str:
     return digest([source_hash(task.path), task.version, asdict(task.tiers[tier])], 12)
 
 
-def _closure(path: str) -> set[str]:
-    found: set[str] = set()
+def _closure(path: str) -> dict[str, int]:
+    """A file and every project file it imports, with their modification times."""
+    found: dict[str, int] = {}
     todo = [path]
     while todo:
         current = todo.pop()
         if current not in found:
-            found.add(current)
-            todo.extend(_imports(current))
+            found[current] = os.stat(current).st_mtime_ns
+            todo.extend(_imports(current, found[current])[0])
     return found
 
 
 @functools.lru_cache(maxsize=4096)
-def _tree(path: str, stamp: int) -> ast.Module:
-    return _read_tree(path)
+def _hash_of(files: frozenset[tuple[str, int]]) -> str:
+    imported = frozenset(name for file, stamp in files for name in _imports(file, stamp)[1])
+    return digest(sorted([Path(file).name, _code(file, stamp, imported)] for file, stamp in files), 12)
 
 
 def _read_tree(path: str) -> ast.Module:
@@ -80,21 +80,13 @@ def _read_tree(path: str) -> ast.Module:
         raise RegistryError(f"{path}:{error.lineno}: {error.msg}; fix the file so that it parses") from None
 
 
-def _parsed(path: str) -> ast.Module:
-    return _tree(path, os.stat(path).st_mtime_ns)
-
-
-def _code(path: str, imported: frozenset[str] = frozenset()) -> str:
+@functools.lru_cache(maxsize=4096)
+def _code(path: str, stamp: int, imported: frozenset[str]) -> str:
     """The file's code as its syntax tree, without docstrings and facts that never move a score.
 
     A module-level constant that only such facts name is left out too, unless
     its name is among those that other files have `imported`.
     """
-    return _dumped(path, os.stat(path).st_mtime_ns, imported)
-
-
-@functools.lru_cache(maxsize=4096)
-def _dumped(path: str, stamp: int, imported: frozenset[str]) -> str:
     tree = _read_tree(path)
     prose: list[ast.AST] = []
     for node in ast.walk(tree):
@@ -136,11 +128,14 @@ def _dump(node: Any) -> str:
     return ascii(node)
 
 
-def _imports(path: str) -> Iterator[str]:
-    """Project files that a file imports."""
+@functools.lru_cache(maxsize=4096)
+def _imports(path: str, stamp: int) -> tuple[tuple[str, ...], frozenset[str]]:
+    """Project files that a file imports, and the names it imports from any module."""
     package = module_name(Path(path)).split(".")
     package = package if Path(path).name == "__init__.py" else package[:-1]
-    for node in ast.walk(_parsed(path)):
+    files: list[str] = []
+    imported: set[str] = set()
+    for node in ast.walk(_read_tree(path)):
         names: list[str] = []
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
@@ -148,15 +143,11 @@ def _imports(path: str) -> Iterator[str]:
             parents = package[: len(package) - node.level + 1] if node.level else []
             module = ".".join([*parents, *([node.module] if node.module else [])])
             names = [module, *(f"{module}.{alias.name}" for alias in node.names)]
+            imported.update(alias.name for alias in node.names)
         for name in names:
             if name.partition(".")[0] in packages() and (file := _module_file(name)):
-                yield file
-
-
-def _imported_names(path: str) -> Iterator[str]:
-    for node in ast.walk(_parsed(path)):
-        if isinstance(node, ast.ImportFrom):
-            yield from (alias.name for alias in node.names)
+                files.append(file)
+    return tuple(files), frozenset(imported)
 
 
 @functools.cache
@@ -167,7 +158,7 @@ def _module_file(name: str) -> str | None:
         base = Path(root, *rest.split(".")) if rest else Path(root)
         for file in (base.with_suffix(".py"), base / "__init__.py"):
             if file.is_file():
-                return str(file)
+                return str(file.resolve())
     return None
 
 
@@ -175,7 +166,7 @@ def engine_hash() -> str:
     """Hash of the engine's own code that a training run passes through."""
     root = Path(__file__).parent
     files = [root / "recipe.py", root / "seeds.py", *sorted((root / "train").glob("*.py"))]
-    return digest([[f.name, _code(str(f))] for f in files], 12)
+    return digest([[f.name, _code(str(f), f.stat().st_mtime_ns, frozenset())] for f in files], 12)
 
 
 @functools.cache

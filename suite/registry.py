@@ -294,7 +294,7 @@ def _import(path: Path) -> ModuleType:
 def module_name(path: Path) -> str:
     """Import name of a source file: its own inside the packages, a private one outside."""
     for package in packages():
-        for root in _package_roots(package):
+        for root in package_roots(package):
             if path.is_relative_to(root):
                 parts = path.relative_to(root).with_suffix("").parts
                 return ".".join((package, *(p for p in parts if p != "__init__")))
@@ -313,14 +313,14 @@ def packages() -> tuple[str, ...]:
 
 
 @functools.cache
-def _package_roots(package: str) -> tuple[Path, ...]:
+def package_roots(package: str) -> tuple[Path, ...]:
     spec = importlib.util.find_spec(package)
     return tuple(Path(p).resolve() for p in (spec.submodule_search_locations or ())) if spec else ()
 
 
 def _sources(extra: tuple[str, ...], problems: list[RegistryError]) -> Iterator[Path]:
     for package in ("tasks", "baselines"):
-        for root in _package_roots(package):
+        for root in package_roots(package):
             yield from _python_files(str(root))
     for point in importlib.metadata.entry_points(group=ENTRY_POINT_GROUP):
         files = list(_module_sources(point.module))

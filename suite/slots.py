@@ -91,7 +91,8 @@ _ALL = (
     Slot(
         "loss",
         "factory(logits, targets, **hp) -> scalar tensor",
-        "training loss of (n, classes) logits and (n,) class indices, mean over examples",
+        "training loss of (n, classes) logits and (n,) class indices, mean over examples; one that changes "
+        "over training takes `progress`, the share of the budget used",
         bound=True,
     ),
     Slot(

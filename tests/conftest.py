@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -52,21 +52,24 @@ from suite import Metric, Tier, activation, define_task, optimizer, schedule
 from suite.train.build import Build
 from suite.train.workload import Task, Workload
 
-FOLDER = Path(os.environ.get("TOY_FOLDER", "/nowhere"))
 SLOTS = ("activation", "optimizer", "gradient", "schedule", "averaging")
 RECIPE = {"activation": "toy-plain", "optimizer": ("toy-descent", {"lr": 0.1}), "schedule": "toy-schedule"}
 ERROR = Metric("mse", "squared units", "min", floor=0.0)
 
 
+def folder():
+    return Path(os.environ.get("TOY_FOLDER", "/nowhere"))
+
+
 def note(file, text):
-    if FOLDER.is_dir():
-        with open(FOLDER / file, "a") as log:
+    if folder().is_dir():
+        with open(folder() / file, "a") as log:
             log.write(text + "\\n")
 
 
 def first_time(mark):
     try:
-        os.close(os.open(FOLDER / mark, os.O_CREAT | os.O_EXCL))
+        os.close(os.open(folder() / mark, os.O_CREAT | os.O_EXCL))
     except FileExistsError:
         return False
     return True
@@ -312,7 +315,7 @@ def toy(toy_environment: Callable[[Path], dict[str, str]], tmp_path: Path, monke
 
 
 @pytest.fixture
-def entry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Path]]:
+def entry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
     """Register source text as an entry file of this process; later texts are added to it."""
     files: list[str] = []
 
@@ -327,15 +330,16 @@ def entry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[
 
 
 @pytest.fixture
-def no_entries(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Start without entry files, and forget those that the test adds."""
-    monkeypatch.setenv("LEVELFIELD_ENTRY", "")
+def levelfield(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[int, str, str]]:
+    """Run a command line in this process: (exit code, standard output, standard error).
 
-
-@pytest.fixture
-def levelfield(no_entries: None, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
-    """Run a command line in this process: (exit code, standard output, standard error)."""
+    Files it registers are forgotten after the test.
+    """
     from suite.cli.main import main
+
+    monkeypatch.setenv("LEVELFIELD_ENTRY", os.environ.get("LEVELFIELD_ENTRY", ""))
 
     def call(*arguments: str | Path) -> tuple[int, str, str]:
         capsys.readouterr()
@@ -349,8 +353,3 @@ def levelfield(no_entries: None, capsys: pytest.CaptureFixture[str]) -> Callable
         return code, out, err
 
     return call
-
-
-def runs_of(log: Path) -> Sequence[tuple[str, ...]]:
-    """(task, activation, seed) of every training the toys noted down."""
-    return [tuple(line.split()[:3]) for line in log.read_text().splitlines()]

@@ -88,7 +88,7 @@ class {cls}(Stepper):
     "objective": '''from torch import Tensor
 
 from suite import Paper, objective
-from suite.train.rlvr import Objective
+from suite.train.objective import Objective
 
 
 @objective("{name}", paper=Paper("title of the paper", arxiv="0000.00000"))

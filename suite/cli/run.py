@@ -41,6 +41,9 @@ def run(
     budget: Annotated[
         str, typer.Option(help="steps: the same steps for all; seconds: the reference's device time for all.")
     ] = "steps",
+    checkpoint: Annotated[
+        float, typer.Option(help="Seconds between checkpoints inside a run; 0: at every evaluation; -1: none.")
+    ] = -1.0,
     retry: Annotated[bool, typer.Option("--retry", help="Run failed runs again.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print a JSON summary.")] = False,
 ) -> None:
@@ -70,6 +73,7 @@ def run(
         cost=cost,
         quiet=json,
         seconds_board=budget == "seconds",
+        checkpoint=checkpoint if checkpoint >= 0 else None,
     )
     _finish(progress, out, time.monotonic() - started, json, {s.run_id for s in specs})
 
@@ -84,6 +88,7 @@ def launch(
     cost: float = 0.0,
     quiet: bool = False,
     seconds_board: bool = False,
+    checkpoint: float | None = None,
 ) -> tuple[Progress, list[RunSpec]]:
     """Run a plan with a progress display; Ctrl-C and SIGTERM leave a resumable folder.
 
@@ -95,7 +100,7 @@ def launch(
     from suite.runner.pool import Pool
 
     with _display(quiet) as report:
-        pool = Pool(out, workers or os.cpu_count() or 1, memory, limit, report)
+        pool = Pool(out, workers or os.cpu_count() or 1, memory, limit, report, checkpoint)
         previous = signal.signal(signal.SIGTERM, _interrupt)
         try:
             if seconds_board:

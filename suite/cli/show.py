@@ -17,30 +17,37 @@ def print_json(value: Any) -> None:
 
 
 def print_table(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str], title: str = "") -> None:
-    """A table of the named columns; `columns` maps keys to headings."""
+    """A table of the named columns; `columns` maps keys to headings. Plain columns where there is no terminal."""
+    if not sys.stdout.isatty():
+        _print_columns(rows, columns, title)
+        return
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=max(160, console.width), soft_wrap=True)
     table = Table(title=title or None, title_justify="left", header_style="bold", box=None, pad_edge=False)
     for key, heading in columns.items():
         numeric = bool(rows) and all(isinstance(r.get(key), int | float) for r in rows)
         table.add_column(heading, justify="right" if numeric else "left", overflow="fold")
     for row in rows:
-        table.add_row(*(_cell(row.get(key)) for key in columns))
-    console.print(table)
+        table.add_row(*(escape(_cell(row.get(key))) for key in columns))
+    Console().print(table)
+
+
+def _print_columns(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str], title: str) -> None:
+    """Left-aligned columns as wide as their content, two spaces apart: for pipes and files."""
+    lines = [list(columns.values()), *([_cell(row.get(key)) for key in columns] for row in rows)]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(columns))]
+    text = "\n".join("  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip() for line in lines)
+    sys.stdout.write((f"{title}\n" if title else "") + text + "\n")
 
 
 def _cell(value: Any) -> str:
-    from rich.markup import escape
-
     if value is None:
         return "-"
     if isinstance(value, float):
         return f"{value:.4g}"
-    return escape(str(value))
+    return " ".join(str(value).split())
 
 
 def method_facts(method: Method) -> dict[str, Any]:

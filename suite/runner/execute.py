@@ -49,21 +49,26 @@ class Skipped(Exception):
     """The run cannot be made here: a package or a data set is missing. The message says which."""
 
 
-def execute(spec: RunSpec, folder: Path) -> None:
-    """Train and predict; leave an outcome (always) and predictions (when ok) in `folder`."""
-    outcome, predictions = train(spec)
+def execute(spec: RunSpec, folder: Path, checkpoint: tuple[Path, float] | None = None) -> None:
+    """Train and predict; leave an outcome (always) and predictions (when ok) in `folder`.
+
+    Parameters
+    ----------
+    checkpoint : file and seconds between writes; a run that finds the file goes on from it.
+    """
+    outcome, predictions = train(spec, checkpoint)
     if predictions:
         with open(folder / PREDICTIONS, "wb") as file:
             np.savez(file, **predictions)  # type: ignore[arg-type]
     write_bytes(folder / OUTCOME, json.dumps(asdict(outcome)).encode())
 
 
-def train(spec: RunSpec) -> tuple[Outcome, dict[str, np.ndarray]]:
+def train(spec: RunSpec, checkpoint: tuple[Path, float] | None = None) -> tuple[Outcome, dict[str, np.ndarray]]:
     """The training half; every failure becomes a status with a message."""
     outcome = Outcome(started=time.time())
     predictions: dict[str, np.ndarray] = {}
     try:
-        predictions = _train(spec, outcome)
+        predictions = _train(spec, outcome, checkpoint)
     except Skipped as error:
         outcome.status, outcome.message = "skipped", str(error)
     except Exception as error:  # whatever a method does wrong is a result
@@ -75,10 +80,11 @@ def train(spec: RunSpec) -> tuple[Outcome, dict[str, np.ndarray]]:
     return outcome, predictions
 
 
-def _train(spec: RunSpec, outcome: Outcome) -> dict[str, np.ndarray]:
+def _train(spec: RunSpec, outcome: Outcome, checkpoint: tuple[Path, float] | None) -> dict[str, np.ndarray]:
     import torch
 
     from suite.data import DataUnavailable
+    from suite.train.checkpoint import Checkpoint
     from suite.train.loop import Trainer
 
     started = time.perf_counter()
@@ -90,7 +96,8 @@ def _train(spec: RunSpec, outcome: Outcome) -> dict[str, np.ndarray]:
         raise Skipped(str(error)) from None
     trainer = Trainer(workload, workload.context.recipe, spec.given)
     outcome.counts["setup_seconds"] = time.perf_counter() - started
-    history = trainer.run(spec.info.tiers[spec.tier].evals)
+    keep = Checkpoint(*checkpoint) if checkpoint else None
+    history = trainer.run(spec.info.tiers[spec.tier].evals, keep)
     outcome.curve = [asdict(point) for point in history.curve]
     outcome.counts |= {
         "train_seconds": history.train_seconds,
@@ -108,7 +115,8 @@ def _train(spec: RunSpec, outcome: Outcome) -> dict[str, np.ndarray]:
     with trainer.evaluating(), torch.no_grad():
         predictions = workload.predict()
         if spec.seed == 0:
-            outcome.exhibits = workload.exhibits()
+            shown = workload.exhibits()
+            outcome.exhibits = {shown["kind"]: shown} if shown else {}
     if spec.seed == 0:
         outcome.exhibits |= _portraits(spec)
     outcome.counts["peak_bytes"] = _peak_memory(spec.device) - base_memory

@@ -67,6 +67,7 @@ class Pool:
     workers : runs at once.
     memory : bytes a run may use.
     limit : seconds a run may take; None takes the tier's.
+    checkpoint : seconds between checkpoints inside a run; None keeps none.
     report : called after every change of the progress.
     """
 
@@ -77,7 +78,9 @@ class Pool:
         memory: int = DEFAULT_MEMORY,
         limit: float | None = None,
         report: Callable[[Progress], None] = lambda progress: None,
+        checkpoint: float | None = None,
     ) -> None:
+        self.checkpoint = checkpoint
         self.out, self.workers, self.memory, self.limit, self.report = out, workers, memory, limit, report
         self.leases = Leases(out / ".leases")
         self.progress = Progress()
@@ -312,7 +315,13 @@ class Pool:
             "limit": self.limit or spec.info.tiers[spec.tier].limit,
             "memory": self.memory,
             "device": spec.device,
+            **self._checkpointing(do, key),
         }
+
+    def _checkpointing(self, do: str, key: str) -> dict[str, Any]:
+        if self.checkpoint is None or do == "cost":
+            return {}
+        return {"checkpoint": str(self.out / "checkpoints" / f"{key}.pt"), "every": self.checkpoint}
 
     def _row(self, run_id: str) -> Path:
         return self.out / "runs" / f"{run_id}.parquet"

@@ -186,7 +186,8 @@ def _become_worker(folder: Path, memory: int, cpu: bool) -> None:
 def _train(request: Mapping[str, Any]) -> None:
     from suite.runner.execute import execute
 
-    execute(RunSpec.from_json(request["spec"]), Path(request["folder"]))
+    kept = (Path(request["checkpoint"]), float(request["every"])) if request.get("checkpoint") else None
+    execute(RunSpec.from_json(request["spec"]), Path(request["folder"]), kept)
 
 
 def _cost(request: Mapping[str, Any]) -> None:
@@ -219,6 +220,8 @@ def _store(request: Mapping[str, Any], row: Mapping[str, Any]) -> None:
     write_rows(row_path(out, row["run_id"], row["status"]), [row])
     if row["status"] != "skipped":
         row_path(out, row["run_id"], "skipped").unlink(missing_ok=True)
+    if request.get("checkpoint"):
+        Path(request["checkpoint"]).unlink(missing_ok=True)
     shutil.rmtree(request["folder"], ignore_errors=True)
 
 

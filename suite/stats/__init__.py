@@ -1,0 +1,80 @@
+"""Board statistics: tables in, tables out; no input or output, no plots, no global random state.
+
+A board is made from a *runs* table, one row a run (see `check_runs`), and
+where there is one from the reference *ladder* (see `check_ladder`).
+`board_table` gives the whole of it; the other functions give its parts.
+"""
+
+from suite.stats.adaptive import cell_states, default_looks, look_levels, next_cells, seeds_saved, spent
+from suite.stats.aggregate import (
+    interquartile_mean,
+    iqm,
+    iqm_interval,
+    pairwise_win_rates,
+    performance_profile,
+    profile_area,
+    profiles,
+    score_profiles,
+    win_rate_interval,
+    win_rates,
+)
+from suite.stats.board import Board
+from suite.stats.elo import bradley_terry, elo
+from suite.stats.intervals import (
+    Equivalence,
+    Interval,
+    bootstrap_interval,
+    mean_interval,
+    t_interval,
+    tost,
+    wilson_interval,
+)
+from suite.stats.ladder import check_ladder, effective_speedup
+from suite.stats.metrics import METRICS, BoardMetric, board_table, metric_agreement
+from suite.stats.paired import (
+    PairedTest,
+    paired_differences,
+    paired_summary,
+    paired_test,
+    pairing_gain,
+    sign_flip_test,
+)
+from suite.stats.power import (
+    GatePower,
+    gate_power,
+    minimum_detectable_effect,
+    paired_power,
+    seeds_needed,
+    suite_false_alarm,
+)
+from suite.stats.ranks import (
+    Comparisons,
+    compact_letters,
+    compare_all,
+    first_place,
+    holm,
+    mean_ranks,
+    rank_intervals,
+    shares_letter,
+    task_ranks,
+    tie_letters,
+)
+from suite.stats.speedup import cell_speedups, ladder_report, suite_speedups
+from suite.stats.stability import leave_one_method_out, leave_one_task_out, rank_agreement, stability_summary
+from suite.stats.table import REFERENCE, Cells, TableError, check_runs
+from suite.stats.tuning import best_of_k, sensitivity
+from suite.stats.verdict import Claim, GateDecision, claim_table, claim_verdict, t1_decision, t2_decision
+
+__all__ = [
+    "METRICS", "REFERENCE", "Board", "BoardMetric", "Cells", "Claim", "Comparisons", "Equivalence", "GateDecision",
+    "GatePower", "Interval", "PairedTest", "TableError", "best_of_k", "board_table", "bootstrap_interval",
+    "bradley_terry", "cell_speedups", "cell_states", "check_ladder", "check_runs", "claim_table", "claim_verdict",
+    "compact_letters", "compare_all", "default_looks", "effective_speedup", "elo", "first_place", "gate_power", "holm",
+    "interquartile_mean", "iqm", "iqm_interval", "ladder_report", "leave_one_method_out", "leave_one_task_out",
+    "look_levels", "mean_interval", "mean_ranks", "metric_agreement", "minimum_detectable_effect", "next_cells",
+    "paired_differences", "paired_power", "paired_summary", "paired_test", "pairing_gain", "pairwise_win_rates",
+    "performance_profile", "profile_area", "profiles", "rank_agreement", "rank_intervals", "score_profiles",
+    "seeds_needed", "seeds_saved", "sensitivity", "shares_letter", "sign_flip_test", "spent", "stability_summary",
+    "suite_false_alarm", "suite_speedups", "t1_decision", "t2_decision", "t_interval", "task_ranks", "tie_letters",
+    "tost", "wilson_interval", "win_rate_interval", "win_rates",
+]  # fmt: skip

@@ -164,7 +164,7 @@ def profiles(
     -------
     DataFrame with columns method, tau, share.
     """
-    board = as_board(runs, ladder)
+    board = as_board(runs, ladder).attempted
     if board.rungs is None:
         raise ValueError("performance profiles need a ratio scale: give the reference ladder")
     finished = board.counts[0] > 0
@@ -292,7 +292,7 @@ def win_rates(runs: pd.DataFrame | Board) -> pd.DataFrame:
 
 def pairwise_win_rates(runs: pd.DataFrame | Board) -> pd.DataFrame:
     """Win rate of each row's method against each column's, tasks weighing the same; nan where never paired."""
-    board = as_board(runs)
+    board = as_board(runs).attempted
     rates = _task_rates(*outcomes(board))
     known = np.isfinite(rates)
     with np.errstate(invalid="ignore"):

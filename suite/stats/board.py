@@ -19,7 +19,7 @@ import pandas as pd
 
 from suite.stats.intervals import exact_mean
 from suite.stats.ladder import FAILED_LOG2, Arm, check_budgets, log2_speedup, rung_arms
-from suite.stats.resample import FloatArray, IntArray, StudentMultipliers
+from suite.stats.resample import BoolArray, FloatArray, IntArray, StudentMultipliers
 from suite.stats.table import REFERENCE, Cells, Missing, TableError
 
 SD_CLIP = 6.0  # differences to the reference are clipped to this many of its seed standard deviations
@@ -34,8 +34,11 @@ class Scale(Protocol):
     floor : value of a failed run.
     """
 
-    arms: tuple[Arm, ...]
-    floor: float
+    @property
+    def arms(self) -> tuple[Arm, ...]: ...
+
+    @property
+    def floor(self) -> float: ...
 
     def read(self, utility: FloatArray, means: FloatArray) -> FloatArray:
         """Values (...,) of mean utilities (...,) given the arms' means (..., K); broadcasts."""
@@ -113,6 +116,10 @@ class Board:
     def only(self, methods: Sequence[str] | None = None, tasks: Sequence[str] | None = None) -> Board:
         """The board of some methods and tasks (all where None), in this board's order."""
         c = self.cells
+        unknown = [name for name in (methods or ()) if name not in c.methods]
+        unknown += [name for name in (tasks or ()) if name not in c.tasks]
+        if unknown:
+            raise TableError(f"the board has no {unknown[0]!r}")
         rows = [i for i, name in enumerate(c.methods) if methods is None or name in methods]
         columns = [i for i, name in enumerate(c.tasks) if tasks is None or name in tasks]
         part = Cells(
@@ -157,6 +164,8 @@ class Board:
         if task not in self.rungs:
             raise TableError(f"the ladder has no rung on task {task!r}")
         rungs = {**self.rungs[task], 1.0: reference}
+        if len(rungs) < 2:
+            raise TableError(f"the ladder has no rung beside budget 1 on task {task!r}")
         budgets = check_budgets(sorted(rungs))
         return LadderScale(tuple(rungs[float(b)] for b in budgets), budgets)
 
@@ -166,10 +175,16 @@ class Board:
         return self.cells.finished.sum(axis=2), self.cells.failed.sum(axis=2)
 
     @cached_property
-    def covered(self) -> np.ndarray:
+    def covered(self) -> BoolArray:
         """(M, T) cells with an attempted run."""
         finished, failed = self.counts
-        return finished + failed > 0
+        return np.asarray(finished + failed > 0)
+
+    @cached_property
+    def attempted(self) -> Board:
+        """This board without the methods that were never attempted (all their runs skipped)."""
+        names = [name for name, row in zip(self.cells.methods, self.covered, strict=True) if row.any()]
+        return self if len(names) == len(self.cells.methods) else self.only(methods=names)
 
     @cached_property
     def _finished_values(self) -> FloatArray:
@@ -240,14 +255,14 @@ class Board:
         change = scale.read(methods, rungs) - base
         finished, failed = (count[:, t] for count in self.counts)
         tries = finished + failed
-        with np.errstate(invalid="ignore", divide="ignore"):
-            out = np.where(finished[:, None] == 0, 0.0, change * (finished / tries)[:, None])
-            gap = (scale.floor - np.nan_to_num(base)) / np.sqrt(tries * (tries - 1.0))[:, None]
-        share = (failed / np.maximum(tries, 1))[:, None]
+        some = np.maximum(tries, 1)
+        out = np.where(finished[:, None] == 0, 0.0, change * (finished / some)[:, None])
+        mixed = (finished > 0) & (failed > 0)
+        gap = np.where(mixed, scale.floor - base[:, 0], 0.0) / np.sqrt(np.maximum(tries * (tries - 1), 1))
+        share = failed / some
         at = np.searchsorted(seeds, self.cells.seeds)
-        mixed = ((finished > 0) & (failed > 0))[:, None]
-        out[:, at] += np.where(mixed & self.cells.failed[:, t], gap * (1 - share), 0.0)
-        out[:, at] += np.where(mixed & self.cells.finished[:, t], -gap * share, 0.0)
+        out[:, at] += np.where(self.cells.failed[:, t], (gap * (1 - share))[:, None], 0.0)
+        out[:, at] -= np.where(self.cells.finished[:, t], (gap * share)[:, None], 0.0)
         unknown = (finished == 1) | (tries == 1) | (~self.covered[:, t] & (self.missing == "leave"))
         unknown[self.cells.reference] = False
         return np.where(unknown[:, None], np.nan, out)
@@ -276,9 +291,10 @@ class Board:
             multipliers = StudentMultipliers(self.rounds, self.seed, self.cells.tasks[t])
             rungs = np.stack([arm.draws(multipliers) for arm in scale.arms], axis=-1)
             known = [m for m, arm in enumerate(self.arms[t]) if len(arm.utility) > 1]
-            draws = np.stack([self.arms[t][m].draws(multipliers) for m in known])
-            values = self._with_failures(t, known, scale.read(draws, rungs), multipliers)
-            out[known, t] = np.quantile(values, tails, axis=1).T
+            if known:
+                draws = np.stack([self.arms[t][m].draws(multipliers) for m in known])
+                values = self._with_failures(t, known, scale.read(draws, rungs), multipliers)
+                out[known, t] = np.quantile(values, tails, axis=1).T
             certain = [m for m in range(len(self.arms[t])) if self._floored(m, t)]
             out[certain, t] = scale.floor
             out[self.cells.reference, t] = self.values[self.cells.reference, t]
@@ -311,8 +327,12 @@ class Board:
 
 
 def as_board(table: pd.DataFrame | Board, ladder: pd.DataFrame | None = None) -> Board:
-    """`table` itself when it is a board, else the board of that runs table."""
-    return table if isinstance(table, Board) else Board.of(table, ladder)
+    """`table` itself when it is a board, else the board of that runs table and ladder."""
+    if not isinstance(table, Board):
+        return Board.of(table, ladder)
+    if ladder is not None:
+        raise ValueError("a board has its ladder already: give the runs table, or the board alone")
+    return table
 
 
 def others(board: Board) -> list[int]:

@@ -86,7 +86,7 @@ def elo(runs: pd.DataFrame | Board, *, ridge: float = 0.1) -> pd.DataFrame:
     -------
     DataFrame with columns method, elo, low, high; best first.
     """
-    board = as_board(runs)
+    board = as_board(runs).attempted
     units, anchor = _units(board), board.cells.reference
     if units.shape[1] < 2:
         raise TableError("Elo needs a method beside the reference")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -16,14 +17,14 @@ LOG2_CLIP = 2.0  # speedups are clipped to [1/4, 4]
 FAILED_LOG2 = -LOG2_CLIP  # a failed run counts 1/4
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Arm:
     """Finished runs of one recipe at one budget: seed indices (n,), utilities (n,), larger is better."""
 
     seeds: IntArray
     utility: FloatArray
 
-    @property
+    @cached_property
     def mean(self) -> float:
         """Mean utility; nan for an empty arm."""
         return exact_mean(self.utility)

@@ -85,7 +85,7 @@ def sign_flip_test(differences: npt.ArrayLike, side: str = "two", rounds: int = 
 @cache
 def _all_signs(n: int) -> FloatArray:
     bits = (np.arange(2**n)[:, None] >> np.arange(n)) & 1
-    signs = 1.0 - 2.0 * bits
+    signs = np.asarray(1.0 - 2.0 * bits, dtype=np.float64)
     signs.flags.writeable = False
     return signs
 

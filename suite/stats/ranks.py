@@ -81,7 +81,7 @@ def task_ranks(runs: pd.DataFrame | Board) -> pd.DataFrame:
     -------
     DataFrame indexed by method with one column a task.
     """
-    board = as_board(runs)
+    board = as_board(runs).attempted
     ranks = average_ranks(task_utilities(board))
     return pd.DataFrame(ranks, index=list(board.cells.methods), columns=list(board.cells.tasks))
 
@@ -96,7 +96,7 @@ def mean_ranks(runs: pd.DataFrame | Board) -> pd.DataFrame:
     -------
     DataFrame with columns method, mean_rank, low, high; best first.
     """
-    board = as_board(runs)
+    board = as_board(runs).attempted
     ranks = task_ranks(board)
     array = ranks.to_numpy(dtype=np.float64)
     count = array.shape[1]
@@ -132,7 +132,7 @@ def compare_all(
     values, moves, freedom = _single_task(board) if single else (board.values, None, None)
     known = [m for m in range(len(values)) if np.isfinite(values[m]).any()]
     means = np.array([exact_mean(values[m][np.isfinite(values[m])]) for m in known])
-    order = [known[i] for i in np.lexsort((known, -means))]
+    order = [known[i] for i in np.lexsort((np.array(known), -means))]
     value = -np.sort(-means)
     if way == "tasks":
         difference, p = _over_tasks(values[order])
@@ -141,9 +141,7 @@ def compare_all(
         freedom = board.freedom if freedom is None else freedom
         difference, p = _over_seeds(values[order], moves[order], freedom[order])
     adjusted = _holm_matrix(p)
-    return Comparisons(
-        tuple(board.cells.methods[m] for m in order), value, difference, p, adjusted, adjusted < alpha
-    )
+    return Comparisons(tuple(board.cells.methods[m] for m in order), value, difference, p, adjusted, adjusted < alpha)
 
 
 def _single_task(board: Board) -> tuple[FloatArray, FloatArray, npt.NDArray[np.int64]]:
@@ -181,9 +179,7 @@ def _over_tasks(values: FloatArray) -> tuple[FloatArray, FloatArray]:
     return mean, _p_values(mean, np.where(error > 1e-12 * np.abs(mean), error, 0.0), df)
 
 
-def _over_seeds(
-    values: FloatArray, moves: FloatArray, freedom: npt.NDArray[np.int64]
-) -> tuple[FloatArray, FloatArray]:
+def _over_seeds(values: FloatArray, moves: FloatArray, freedom: npt.NDArray[np.int64]) -> tuple[FloatArray, FloatArray]:
     size, tasks = values.shape
     total, count, fourth = (np.zeros((size, size)) for _ in range(3))
     variance = np.zeros((size, size))

@@ -7,9 +7,8 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import pandas as pd
 
-from suite.stats.aggregate import pairwise_win_rates
 from suite.stats.board import Board, as_board, others
-from suite.stats.ranks import average_ranks, mean_ranks, task_utilities
+from suite.stats.ranks import average_ranks, task_utilities
 from suite.stats.resample import FloatArray
 
 Score = Callable[[Board], FloatArray]
@@ -40,7 +39,7 @@ def leave_one_task_out(
     DataFrame with columns left_out (task), method, rank, change (rank - rank
     on the whole board: + has fallen).
     """
-    board = as_board(runs, ladder)
+    board = as_board(runs, ladder).attempted
     names = board.cells.tasks
     if len(names) < 2:
         raise ValueError("leaving a task out needs two tasks")
@@ -65,7 +64,7 @@ def leave_one_method_out(
     -------
     DataFrame with columns left_out (method), method, rank, change.
     """
-    board = as_board(runs, ladder)
+    board = as_board(runs, ladder).attempted
     scores = score(board)
     frames = []
     for m in others(board):

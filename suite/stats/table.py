@@ -13,7 +13,7 @@ from suite.stats.resample import BoolArray, FloatArray, IntArray
 REFERENCE = "reference"
 COLUMNS = ("task", "method", "seed", "status", "score", "direction")
 NOT_ATTEMPTED = "skipped"
-ONE_PER_BOARD = ("tier", "budget_kind", "trust_class", "hardware")
+ONE_PER_BOARD = ("tier", "budget_kind", "hardware_class")
 ONE_PER_TASK = ("direction", "family", "task_hash", "task_version")
 
 Missing = Literal["leave", "fail"]
@@ -32,29 +32,37 @@ def check_runs(runs: pd.DataFrame) -> pd.DataFrame:
     ----------
     runs : one row a run with columns task, method, seed, status ("ok" or a
         failure), score (nan when failed), direction ("min" or "max") and, where
-        known, family.
+        known, family. Where they are there, tier, budget_kind and hardware_class
+        must have one value, and task_hash, task_version and (in steps) budget one a task.
 
     Raises
     ------
     TableError : a column is missing; a (task, method, seed) occurs twice; an ok
-        run has no finite score; a task has two directions or hashes, or the
-        board two tiers, which are never mixed.
+        run has no finite score; a task has two directions, hashes or budgets, or
+        the board two tiers, which are never mixed.
     """
     missing = [name for name in COLUMNS if name not in runs.columns]
     if missing:
         raise TableError(f"the runs table has no column {', '.join(missing)}")
+    null = [name for name in COLUMNS if name != "score" and runs[name].isna().any()]
+    if null:
+        raise TableError(f"the runs table has rows without {', '.join(null)}")
     table = runs.loc[(runs["status"] != NOT_ATTEMPTED).to_numpy(dtype=bool)]
     table = table.sort_values(["task", "method", "seed"], kind="stable").reset_index(drop=True)
     _refuse_mixtures(table)
     twice = table.duplicated(["task", "method", "seed"])
     if twice.any():
-        first = table.loc[twice, ["task", "method", "seed"]].iloc[0].tolist()
-        raise TableError(f"{int(twice.sum())} runs occur twice, the first {tuple(first)}: choose one track or trial")
+        count, first = int(twice.sum()), _first(table, twice.to_numpy(dtype=bool))
+        raise TableError(f"{count} runs occur twice, the first {first}: choose one track or trial")
     unscored = (table["status"] == "ok").to_numpy(dtype=bool) & ~np.isfinite(scores_of(table))
     if unscored.any():
-        first = table.loc[unscored, ["task", "method", "seed"]].iloc[0].tolist()
-        raise TableError(f"{int(unscored.sum())} ok runs have no finite score, the first {tuple(first)}")
+        raise TableError(f"{int(unscored.sum())} ok runs have no finite score, the first {_first(table, unscored)}")
     return table
+
+
+def _first(table: pd.DataFrame, where: BoolArray) -> str:
+    row = table.loc[where].iloc[0]
+    return f"({row['task']}, {row['method']}, seed {row['seed']})"
 
 
 def _refuse_mixtures(table: pd.DataFrame) -> None:
@@ -64,7 +72,8 @@ def _refuse_mixtures(table: pd.DataFrame) -> None:
     for name in ONE_PER_BOARD:
         if name in table.columns and table[name].nunique(dropna=False) > 1:
             raise TableError(f"one board never mixes values of {name}: {sorted(map(str, table[name].unique()))}")
-    for name in ONE_PER_TASK:
+    in_steps = "budget_kind" in table.columns and (table["budget_kind"] == "steps").all()
+    for name in (*ONE_PER_TASK, "budget") if in_steps else ONE_PER_TASK:
         if name in table.columns:
             kinds = table.groupby("task")[name].nunique(dropna=False)
             if (kinds > 1).any():
@@ -82,7 +91,8 @@ class Cells:
 
     Attributes
     ----------
-    methods, tasks : names, sorted.
+    methods : names, sorted, with those whose every run was skipped.
+    tasks : names of the attempted tasks, sorted.
     families : family of each task, "" where unknown.
     seeds : (S,) seed indices, sorted.
     utility : (M, T, S) score signed so that larger is better; nan where no run finished.
@@ -102,7 +112,9 @@ class Cells:
         table = check_runs(runs)
         if table.empty:
             raise TableError("the runs table holds no attempted run")
-        method, methods = pd.factorize(table["method"], sort=True)
+        methods = sorted(set(map(str, runs["method"])))
+        places = {name: place for place, name in enumerate(methods)}
+        method = np.array([places[str(name)] for name in table["method"]], dtype=np.int64)
         task, tasks = pd.factorize(table["task"], sort=True)
         seed, seeds = pd.factorize(table["seed"], sort=True)
         shape = (len(methods), len(tasks), len(seeds))
@@ -115,8 +127,7 @@ class Cells:
         if "family" in table.columns:
             firsts = table.drop_duplicates("task").set_index("task")["family"]
             family = [str(firsts[name]) for name in tasks]
-        names, task_names = tuple(map(str, methods)), tuple(map(str, tasks))
-        return cls(names, task_names, tuple(family), np.asarray(seeds, dtype=np.int64), utility, failed)
+        return cls(tuple(methods), tuple(map(str, tasks)), tuple(family), np.asarray(seeds, np.int64), utility, failed)
 
     @property
     def finished(self) -> BoolArray:

@@ -86,7 +86,8 @@ def _expected(trials: Trials, k: int) -> tuple[float, float]:
 
 
 def _without(trials: Trials, index: int) -> Trials:
-    return Trials(*(np.delete(part, index) for part in trials))
+    _, group = np.unique(np.delete(trials.group, index), return_inverse=True)
+    return Trials(np.delete(trials.test, index), np.delete(trials.finished, index), group.astype(np.int64))
 
 
 def best_of_k(
@@ -100,8 +101,9 @@ def best_of_k(
 
     Trials tied on validation share their weight. A failed trial is never picked
     while another finished; `none` is the chance that all k failed, in which case
-    there is no score. The interval is the jackknife's t-interval over trials;
-    it is nan where k > N / 4, as the sample then holds hardly any independent best of k.
+    there is no score. The interval is the jackknife's t-interval over trials
+    with N / k - 1 degrees of freedom, as N trials hold N / k independent bests of
+    k; it is nan where k > N / 4.
 
     Parameters
     ----------
@@ -126,7 +128,7 @@ def _half_width(trials: Trials, k: int, level: float) -> float:
     count = len(trials.test)
     left_out = np.array([_expected(_without(trials, i), k)[0] for i in range(count)])
     error = np.sqrt((count - 1) / count * np.sum((left_out - left_out.mean()) ** 2))
-    return float(stdtrit(count - 1, 0.5 + 0.5 * level) * error)
+    return float(stdtrit(count / k - 1.0, 0.5 + 0.5 * level) * error)
 
 
 def sensitivity(

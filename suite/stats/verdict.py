@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -145,13 +145,13 @@ def _pairs(board: Board, i: int, j: int, t: int) -> tuple[FloatArray, FloatArray
     return a[both], b[both]
 
 
-def _task_claim(board: Board, i: int, j: int, t: int, alpha: float) -> dict[str, object]:
+def _task_claim(board: Board, i: int, j: int, t: int, alpha: float) -> dict[str, Any]:
     a, b = _pairs(board, i, j, t)
     claim = claim_verdict(a - b, alpha)
     finished, failed = board.counts
     lost = int(failed[i, t]), int(failed[j, t])
     p, sign = claim.p, claim.difference
-    if claim.n < 2 and sum(lost):
+    if claim.n < 2 and any(lost):
         tries = lost[0] + int(finished[i, t]), lost[1] + int(finished[j, t])
         if min(tries) > 0:
             p = fisher_exact(lost[0], tries[0], lost[1], tries[1])
@@ -160,7 +160,7 @@ def _task_claim(board: Board, i: int, j: int, t: int, alpha: float) -> dict[str,
     return {**row, "p": p, "sign": sign}
 
 
-def _pooled_claim(board: Board, i: int, j: int, tasks: list[int], alpha: float) -> dict[str, object]:
+def _pooled_claim(board: Board, i: int, j: int, tasks: list[int], alpha: float) -> dict[str, Any]:
     means, variances, freedom = [], [], []
     for t in tasks:
         a, b = _pairs(board, i, j, t)
@@ -179,7 +179,7 @@ def _pooled_claim(board: Board, i: int, j: int, tasks: list[int], alpha: float) 
     mean, error = exact_mean(means), math.sqrt(math.fsum(variances)) / len(means)
     df = satterthwaite(variances, freedom)
     half = float(t_half_width(error, 1, 1 - alpha, df=df))
-    p = 2.0 * float(stdtr(df, -abs(mean) / error)) if error > 0 else float(mean == 0)
+    p = 2.0 * float(stdtr(df, -abs(mean) / error)) if error > 0 else float(mean == 0.0)
     detectable = (float(stdtrit(df, 1 - alpha / 2)) + float(stdtrit(df, 0.8))) * error
     claim = Claim(_claim_words(p < alpha, mean), mean, mean - half, mean + half, len(means), p, detectable)
     return {"task": "all", **claim._asdict(), **lost, "sign": mean}

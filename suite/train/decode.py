@@ -51,7 +51,7 @@ def sample(
     rows, device = len(prompts) * samples, prompts.device
     cache = policy.new_cache()
     logits = policy(prompts, cache, last=1)[:, -1].repeat_interleave(samples, dim=0)
-    cache = cache.repeat(samples)
+    cache = cache.repeat(samples, room=limit - 1)
     noise = _gumbel((rows, limit, logits.shape[-1]), generator).to(device) if generator is not None else None
     tokens = torch.full((rows, limit), END, dtype=torch.long, device=device)
     mask = torch.zeros(rows, limit, dtype=torch.bool, device=device)

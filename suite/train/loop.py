@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from suite.recipe import Recipe
 from suite.train.average import Averager
+from suite.train.checkpoint import Checkpoint
 from suite.train.roles import param_groups
 from suite.train.step import Stepper
 from suite.train.workload import Workload
@@ -89,8 +91,9 @@ class Trainer:
         multiplier = self.schedule(spent, self.budget)
         for group in self.optimizer.param_groups:
             group["lr"] = group["initial_lr"] * multiplier
+        workload.progress = spent / self.budget
         for listen in self.listeners:
-            listen(spent / self.budget)
+            listen(workload.progress)
         loss = self.stepper.step(self.closure)
         workload.steps += 1
         self.averager.update(workload.spent, self.budget)
@@ -105,18 +108,47 @@ class Trainer:
         """Context in which the model holds its evaluation weights, in evaluation mode."""
         return _Evaluating(self)
 
-    def run(self, evals: int) -> History:
+    def state_dict(self, history: History) -> dict[str, Any]:
+        """Everything that the rest of the run depends on; tensors and plain values only."""
+        return {
+            "model": self.workload.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "stepper": self.stepper.state_dict(),
+            "averager": self.averager.state_dict(),
+            "workload": self.workload.state_dict(),
+            "torch": torch.get_rng_state(),
+            "history": asdict(history),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> History:
+        """Go on from a checkpoint; returns the history up to it."""
+        self.workload.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.stepper.load_state_dict(state["stepper"])
+        self.averager.load_state_dict(state["averager"])
+        self.workload.load_state_dict(state["workload"])
+        torch.set_rng_state(state["torch"])
+        curve = [Point(**point) for point in state["history"].pop("curve")]
+        return History(curve, **state["history"])
+
+    def run(self, evals: int, checkpoint: Checkpoint | None = None) -> History:
         """Train until the budget is used; the last step may pass it, none follows.
 
         Parameters
         ----------
         evals : evaluations after the one at the start, evenly spaced over the budget.
+        checkpoint : where to leave the state at evaluations, and to go on from when it is there.
         """
-        history = History()
         workload = self.workload
+        stored = checkpoint.load() if checkpoint else None
+        if stored is not None:
+            history = self.load_state_dict(stored)
+        else:
+            history = History()
+            self._evaluate(history, math.nan)
         marks = [self.budget * (i + 1) / evals for i in range(evals)]
+        marks = [m for m in marks if m > workload.spent] or [math.inf]
         losses, count = torch.zeros((), dtype=torch.float64), 0
-        self._evaluate(history, math.nan)
         _synchronize(workload)
         started = time.perf_counter()
         while workload.spent < self.budget:
@@ -134,6 +166,8 @@ class Trainer:
                 marks = [m for m in marks if m > workload.spent] or [math.inf]
                 self._evaluate(history, total / count)
                 losses, count = torch.zeros((), dtype=torch.float64), 0
+                if checkpoint is not None and checkpoint.due():
+                    checkpoint.save(self.state_dict(history))
                 started = time.perf_counter()
         return history
 
@@ -141,9 +175,7 @@ class Trainer:
         started = time.perf_counter()
         metrics = self.evaluate()
         workload = self.workload
-        point = Point(
-            workload.spent, workload.steps, workload.examples, history.train_seconds, train_loss, metrics
-        )
+        point = Point(workload.spent, workload.steps, workload.examples, history.train_seconds, train_loss, metrics)
         history.curve.append(point)
         _synchronize(workload)
         history.eval_seconds += time.perf_counter() - started

@@ -29,8 +29,9 @@ class Rollouts:
     completions : (N, T) generated tokens; an objective does not need them.
     reference_logp : (N, T) log-probabilities under the warm start; given when the
         objective states ``needs_reference``.
-    rehearsed : (P,) bool, True for groups of stored completions of the warm
-        start; given when the objective states ``rehearsal``.
+    rehearsed : (P,) bool, True for groups of stored right completions of the
+        warm start, whose `old_logp` is the warm start's; given when the
+        objective states a ``rehearsal_pool``.
     limit : longest allowed completion; 0 stands for T.
     """
 
@@ -70,8 +71,8 @@ class Rollouts:
         return groups.repeat_interleave(self.rewards.shape[1])
 
     def select(self, groups: Tensor) -> Rollouts:
-        """The rollouts of the groups where `groups`, (P,) bool, is True."""
-        rows = self.rows(groups)
+        """The rollouts of some groups: a (P,) bool mask of them, or their indices in the order wanted."""
+        rows = torch.arange(self.rewards.numel(), device=groups.device).view(self.rewards.shape)[groups].flatten()
         by_group = ("rewards", "prompts", "rehearsed")
         by_row = ("mask", "old_logp", "completions", "reference_logp")
         picked: dict[str, Any] = {name: _pick(getattr(self, name), groups) for name in by_group}
@@ -99,14 +100,16 @@ class Objective:
     needs_entropy : `loss` is called with the policy's token entropies.
     rounds : rollout rounds that may be drawn to fill a batch up to P kept
         groups; every generated token is charged.
-    rehearsal : prompts that the warm start always solves come as groups of its
-        own stored completions, marked by `Rollouts.rehearsed`.
+    rehearsal_pool : training prompts that the warm start is probed on before
+        the first step. Those it always solves leave training; batches carry
+        their stored completions instead, in proportion, marked by
+        `Rollouts.rehearsed`. The probe's tokens are charged.
     """
 
     needs_reference = False
     needs_entropy = False
     rounds: int = 1
-    rehearsal = False
+    rehearsal_pool: int = 0
 
     def keep(self, rewards: Tensor) -> Tensor:
         """(P,) bool, the groups of (P, G) `rewards` to train on; the others leave every denominator."""
@@ -148,8 +151,6 @@ class Objective:
         Scalar; 0 with zero gradients when no group is kept.
         """
         kept = self.keep(batch.rewards)
-        if batch.rehearsed is not None:
-            kept = kept | batch.rehearsed
         if not bool(kept.all()):
             rows = batch.rows(kept)
             logp, entropy = logp[rows], _pick(entropy, rows)

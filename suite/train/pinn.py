@@ -553,6 +553,9 @@ class PinnWorkload(Workload):
         assert self.points is not None
         return self.method.loss(self.model, self.points, self.weights)
 
+    def parts(self) -> dict[str, Any]:
+        return {"sampler": self.sampler, "method": self.method, "problem": self.problem}
+
     def magnitude(self, points: Tensor) -> Tensor:
         """|residual| (n,) of the current network at `points`, detached and charged to the budget."""
         self.problem.charged += math.ceil(len(points) / self.count)
@@ -571,14 +574,15 @@ class PinnWorkload(Workload):
         """Maps of the reference, the prediction and its error over the first two coordinates, 4 digits."""
         points, shape = self.task.map_points()
         truth, guess = self.task.solution(points), self._values(points)
-        names = self.task.domain.names
+        names = self.task.domain.names[:2]
+        box = points[:, : len(names)]
         maps = {"solution": truth, "prediction": guess, "error": guess - truth}
         return {
             "kind": "pde-map",
             "function": self.task.functions[0],
-            "axes": list(names[:2]),
-            "lows": list(self.task.domain.lows[:2]),
-            "highs": list(self.task.domain.highs[:2]),
+            "axes": list(names),
+            "lows": box.min(axis=0).tolist(),
+            "highs": box.max(axis=0).tolist(),
             **{name: rounded(values.reshape(len(points), -1)[:, 0].reshape(shape)) for name, values in maps.items()},
         }
 

@@ -19,28 +19,51 @@ class Cache:
     Attributes
     ----------
     length : tokens read so far.
+    room : tokens that still fit into memory set aside by `repeat`; without
+        room, what is appended is concatenated, which autograd can follow.
     """
 
     def __init__(self, layers: int) -> None:
         self.length = 0
+        self.room = 0
         self.keys: list[Tensor] = [torch.empty(0)] * layers
         self.values: list[Tensor] = [torch.empty(0)] * layers
 
     def append(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Store (batch, heads, new, width) keys and values; returns all of the layer's so far."""
+        if self.room:
+            end = self.length + keys.shape[2]
+            self.keys[layer][:, :, self.length : end] = keys
+            self.values[layer][:, :, self.length : end] = values
+            return self.keys[layer][:, :, :end], self.values[layer][:, :, :end]
         if self.length:
             keys = torch.cat([self.keys[layer], keys], dim=2)
             values = torch.cat([self.values[layer], values], dim=2)
         self.keys[layer], self.values[layer] = keys, values
         return keys, values
 
-    def repeat(self, times: int) -> Cache:
-        """A cache in which every sequence stands `times` times in a row."""
+    def read(self, count: int) -> None:
+        """Note that every layer has stored `count` more tokens."""
+        self.length += count
+        self.room = max(0, self.room - count)
+
+    def repeat(self, times: int, room: int = 0) -> Cache:
+        """A cache in which every sequence stands `times` times in a row, with room for so many more tokens."""
         copy = Cache(len(self.keys))
-        copy.length = self.length
-        copy.keys = [k.repeat_interleave(times, dim=0) for k in self.keys]
-        copy.values = [v.repeat_interleave(times, dim=0) for v in self.values]
+        copy.length, copy.room = self.length, room
+        copy.keys = [_with_room(k.repeat_interleave(times, dim=0), room) for k in self.keys]
+        copy.values = [_with_room(v.repeat_interleave(times, dim=0), room) for v in self.values]
         return copy
+
+
+def _with_room(stored: Tensor, room: int) -> Tensor:
+    """(batch, heads, time + room, width): `stored`, then unset memory."""
+    if not room:
+        return stored
+    batch, heads, time, width = stored.shape
+    grown = stored.new_empty(batch, heads, time + room, width)
+    grown[:, :, :time] = stored
+    return grown
 
 
 class CausalAttention(nn.Module):
@@ -127,5 +150,5 @@ class Policy(nn.Module):
         for index, layer in enumerate(self.layers):
             x = layer(x, cache, index)
         if cache is not None:
-            cache.length += time
+            cache.read(time)
         return self.head(self.norm(x[:, -last:]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import math
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import replace
@@ -27,6 +28,7 @@ __all__ = ["Objective", "RlvrTask", "RlvrWorkload", "Rollouts", "WarmStart", "pa
 
 SPLIT_OF_TENTH = ("test", "test", "validation") + ("train",) * 7
 PASS_AT = (1, 4, 16)
+PROBED = 4  # completions that must all be right for a prompt to be rehearsed instead of trained on
 
 
 class RlvrTask(Task):
@@ -229,6 +231,7 @@ class RlvrWorkload(Workload):
         self.generated = 0
         self.batch = _no_rollouts(context.device)
         self.since_evaluation, self.whole_run = _Tally(), _Tally()
+        self.stored, self.rehearsed_at_once = self._probe(self.objective.rehearsal_pool)
 
     def _frozen(self) -> Policy:
         copy = self.task.policy().to(self.context.device)
@@ -238,6 +241,37 @@ class RlvrWorkload(Workload):
     def spent(self) -> float:
         """Generated tokens."""
         return self.generated
+
+    def _probe(self, pool: int) -> tuple[Rollouts, int]:
+        """Groups of the warm start's right completions to prompts it always solves, and how many join each batch.
+
+        Those prompts leave the training prompts. A group's wrong completions,
+        if any come after the first `PROBED`, are masked out.
+        """
+        device = self.context.device
+        if not pool:
+            return _no_rollouts(device), 0
+        prompts, samples = self.train_prompts[:pool].to(device), int(self.sizes["samples"])
+        drawn = sample(self.reference, prompts, samples, self.task.limit, self.context.generator("probe"))
+        self.generated += int(drawn.mask.sum())
+        rewards = self._rewards(prompts, drawn).view(-1, samples)
+        solved = rewards[:, :PROBED].amin(1) > 0
+        mask = drawn.mask & (rewards.flatten() > 0)[:, None]
+        stored = Rollouts(torch.ones_like(rewards), mask, drawn.logp, prompts, drawn.tokens, rehearsed=solved)
+        trained_on = torch.ones(len(self.train_prompts), dtype=torch.bool)
+        trained_on[: len(prompts)] = ~solved.cpu()
+        self.train_prompts = self.train_prompts[trained_on]
+        share = float(solved.float().mean())
+        count = math.ceil(share * int(self.sizes["prompts"]))
+        return stored.select(solved), count
+
+    def _with_rehearsal(self, batch: Rollouts) -> Rollouts:
+        """The batch and the next groups of stored completions, in turn."""
+        count = self.rehearsed_at_once
+        order = (torch.arange(count, device=batch.mask.device) + self.steps * count) % len(self.stored.rewards)
+        return _joined(
+            replace(batch, rehearsed=torch.zeros_like(batch.rewards[:, 0]).bool()), self.stored.select(order)
+        )
 
     # ------------------------------------------------------------ training
 
@@ -252,11 +286,17 @@ class RlvrWorkload(Workload):
                 break
             batch = _joined(batch, self._rollout(wanted))
         if len(batch.rewards) > wanted:
-            batch = batch.select(torch.arange(len(batch.rewards), device=batch.rewards.device) < wanted)
+            batch = batch.select(torch.arange(wanted, device=batch.rewards.device))
         if self.objective.needs_reference and len(batch.rewards):
             batch = replace(batch, reference_logp=self._reference_logp(batch))
+        if self.rehearsed_at_once:
+            batch = self._with_rehearsal(batch)
         self.batch = batch
         self.examples += len(batch.mask)
+
+    def parts(self) -> dict[str, Any]:
+        tallies = {"since_evaluation": self.since_evaluation, "whole_run": self.whole_run}
+        return {"sampler": self.sampler, **tallies}
 
     def _rollout(self, count: int) -> Rollouts:
         """Completions of the next `count` training prompts, only the groups that the objective keeps."""
@@ -367,7 +407,7 @@ class RlvrWorkload(Workload):
             }
             for prompt, group, earned in zip(prompts.cpu().numpy(), groups, rewards, strict=True)
         ]
-        return {"transcripts": {"kind": "transcripts", "items": items}}
+        return {"kind": "transcripts", "items": items}
 
 
 class _Tally:
@@ -390,8 +430,10 @@ def _no_rollouts(device: torch.device) -> Rollouts:
 
 
 def _joined(a: Rollouts, b: Rollouts) -> Rollouts:
-    names = ("rewards", "mask", "old_logp", "prompts", "completions")
-    joined: dict[str, Any] = {name: torch.cat([getattr(a, name), getattr(b, name)]) for name in names}
+    """The groups of `a`, then those of `b`; fields that `a` has not are left out."""
+    names = ("rewards", "mask", "old_logp", "prompts", "completions", "rehearsed")
+    present = [name for name in names if getattr(a, name) is not None]
+    joined: dict[str, Any] = {name: torch.cat([getattr(a, name), getattr(b, name)]) for name in present}
     return replace(a, **joined)
 
 

@@ -35,6 +35,7 @@ class ParamInfo:
     fan_in, fan_out : as in torch.nn.init, receptive field included; 0 for 0-d and 1-d tensors.
     residual_out : True for the weight that writes a residual branch back to its stream.
     depth : number of residual branches in the model (0 where there is none).
+    branch : 1 for parameters up to the end of the first residual branch, 2 up to the second, and so on.
     """
 
     name: str
@@ -44,6 +45,7 @@ class ParamInfo:
     fan_out: int
     residual_out: bool = False
     depth: int = 0
+    branch: int = 1
 
 
 def mark(module: nn.Module, role: str) -> nn.Module:
@@ -64,17 +66,20 @@ def named_parameters(model: nn.Module) -> Iterator[tuple[Tensor, ParamInfo]]:
     seen: set[int] = set()
     head = None if any(_stated(m) == "head" for m in model.modules()) else _last_linear(model)
     depth = sum(bool(getattr(m, "levelfield_residual", False)) for m in model.modules())
+    branch = 1
     for prefix, module in model.named_modules():
+        ended = bool(getattr(module, "levelfield_residual", False))
         for name, parameter in module.named_parameters(recurse=False):
             if id(parameter) in seen:
                 continue
             seen.add(id(parameter))
             owner, tensor = _owner(model, prefix, module, name)
-            role = _role(owner, tensor, parameter, owner is head)
+            role = _role(owner, tensor, parameter, owner is head) if _stands_for_weight(module, parameter) else "other"
             fan_in, fan_out = fans(parameter)
             residual = bool(getattr(owner, "levelfield_residual", False)) and parameter.ndim > 1
             full = f"{prefix}.{name}" if prefix else name
-            yield parameter, ParamInfo(full, role, owner, fan_in, fan_out, residual, depth)
+            yield parameter, ParamInfo(full, role, owner, fan_in, fan_out, residual, depth, branch)
+        branch += ended
 
 
 def _owner(model: nn.Module, prefix: str, module: nn.Module, name: str) -> tuple[nn.Module, str]:
@@ -83,6 +88,14 @@ def _owner(model: nn.Module, prefix: str, module: nn.Module, name: str) -> tuple
         return module, name
     parent, _, tensor = f".{prefix}".rpartition(".parametrizations.")
     return model.get_submodule(parent.lstrip(".")), tensor
+
+
+def _stands_for_weight(module: nn.Module, parameter: Tensor) -> bool:
+    """False for what a parametrization keeps beside the weight (gains, radii), or for all of one marked "other"."""
+    if not isinstance(module, ParametrizationList):
+        return True
+    kept = list(module.parameters(recurse=False))
+    return not any(_stated(part) == "other" for part in module) and parameter is max(reversed(kept), key=Tensor.numel)
 
 
 def fans(parameter: Tensor) -> tuple[int, int]:

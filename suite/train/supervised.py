@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -83,6 +84,7 @@ class SupervisedWorkload(Workload):
         self.model = model
         self.sites = build.sites
         self.criterion = context.recipe["loss"].make()
+        self.times = "progress" in inspect.signature(context.recipe["loss"].entry.factory).parameters
         self.sites["loss"] += 1
         self.order_stream = context.generator("order")
         self.augment_stream = context.generator("augment")
@@ -103,7 +105,8 @@ class SupervisedWorkload(Workload):
 
     def loss(self) -> Tensor:
         logits = self.model(self.x)
-        return self.criterion(logits.flatten(0, -2), self.y.flatten())
+        timed = {"progress": self.progress} if self.times else {}
+        return self.criterion(logits.flatten(0, -2), self.y.flatten(), **timed)
 
     def validate(self) -> dict[str, float]:
         return self.task.score({"logits": self._logits(self.data.val_x)}, self.data.val_y.cpu().numpy())

@@ -15,6 +15,7 @@ from suite.facts import Tier
 from suite.recipe import Recipe
 from suite.registry import TaskInfo
 from suite.seeds import seed_for
+from suite.train.checkpoint import attribute_state, load_attribute_state, load_plain_state, plain_state
 
 Predictions = Mapping[str, np.ndarray]
 
@@ -56,12 +57,14 @@ class Workload(ABC):
     passes : forward-backward passes so far (the loop counts them).
     steps : updates so far (the loop counts them).
     examples : training examples consumed so far.
+    progress : share of the budget used before the current step, 0 to 1.
     """
 
     model: nn.Module
     passes: int = 0
     steps: int = 0
     examples: int = 0
+    progress: float = 0.0
 
     @property
     def spent(self) -> float:
@@ -84,8 +87,22 @@ class Workload(ABC):
     def predict(self) -> dict[str, np.ndarray]:
         """Predictions on the test inputs, to be scored where the answers are."""
 
+    def parts(self) -> dict[str, Any]:
+        """Objects beside the model whose state changes during training, by name; for checkpoints."""
+        return {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """State between two steps, apart from the model: tensors, plain numbers and random streams."""
+        return {"own": attribute_state(self), **{name: plain_state(part) for name, part in self.parts().items()}}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state_dict` gave."""
+        load_attribute_state(self, state["own"])
+        for name, part in self.parts().items():
+            load_plain_state(part, state[name])
+
     def exhibits(self) -> dict[str, Any]:
-        """Small JSON-ready things to show on the page (maps, transcripts); run after `predict`."""
+        """A small JSON-ready thing to show on the page, with its "kind" ("pde-map", "transcripts"); after `predict`."""
         return {}
 
 

@@ -14,7 +14,7 @@ MODEL = {"context": 32, "features": 32, "layers": 2, "heads": 2}
     title="Nested brackets, 28k GPT",
     family="language",
     version=1,
-    metric=Metric("excess", "nats", "min", floor=0.0),
+    metric=Metric("excess", "nats", "min", floor=0.0, chance=1.075),
     slots=(
         "activation", "optimizer", "gradient", "schedule", "averaging", "init", "norm", "block", "attention",
         "reparam", "regularizer", "loss",
@@ -24,7 +24,7 @@ MODEL = {"context": 32, "features": 32, "layers": 2, "heads": 2}
         "optimizer": ("adamw", {"lr": 0.01, "weight_decay": 0.1}),
         "gradient": ("grad-clip", {"max_norm": 1.0}),
         "schedule": ("linear", {"warmup": 0.05}),
-        "init": "gpt2",
+        "init": ("gpt2", {"std": 0.1}),
         "norm": "layernorm",
         "block": "ffn",
         "attention": "softmax-attention",

@@ -29,14 +29,14 @@ SMOKE = {**SIZES, "prompts": 4, "eval_prompts": 16, "test_prompts": 32}
     slots=("objective", "optimizer", "gradient", "schedule", "averaging", "regularizer"),
     recipe={
         "objective": "grpo",
-        "optimizer": ("adamw", {"lr": 6e-4, "weight_decay": 0.0}),
+        "optimizer": ("adamw", {"lr": 3e-4, "weight_decay": 0.0}),
         "gradient": ("grad-clip", {"max_norm": 1.0}),
         "schedule": ("constant", {"warmup": 0.02}),
         "averaging": "last",
     },
     tiers={
         "smoke": Tier(3_000, evals=2, sizes=SMOKE),
-        "quick": Tier(1_200_000, evals=20, sizes=SIZES),
+        "quick": Tier(1_100_000, evals=20, sizes=SIZES),
     },
     noise={},
 )  # fmt: skip

@@ -10,7 +10,7 @@ from suite.train.rlvr import RlvrTask, WarmStart
 BITS = 12
 SIZES = {
     "prompts": 32, "samples": 8, "refresh": 4,
-    "eval_prompts": 64, "eval_samples": 4, "test_prompts": 512, "test_samples": 16,
+    "eval_prompts": 64, "eval_samples": 4, "test_prompts": 256, "test_samples": 16,
 }  # fmt: skip
 SMOKE = {**SIZES, "prompts": 4, "eval_prompts": 16, "test_prompts": 32}
 
@@ -25,14 +25,14 @@ SMOKE = {**SIZES, "prompts": 4, "eval_prompts": 16, "test_prompts": 32}
     slots=("objective", "optimizer", "gradient", "schedule", "averaging", "regularizer"),
     recipe={
         "objective": "grpo",
-        "optimizer": ("adamw", {"lr": 6e-4, "weight_decay": 0.0}),
+        "optimizer": ("adamw", {"lr": 3e-4, "weight_decay": 0.0}),
         "gradient": ("grad-clip", {"max_norm": 1.0}),
         "schedule": ("constant", {"warmup": 0.02}),
         "averaging": "last",
     },
     tiers={
         "smoke": Tier(4_000, evals=2, sizes=SMOKE),
-        "quick": Tier(1_300_000, evals=20, sizes=SIZES),
+        "quick": Tier(300_000, evals=20, sizes=SIZES),
     },
     noise={},
 )  # fmt: skip

@@ -28,7 +28,7 @@ SMALL = {"pixels": 16, "patch": 4, "features": 32, "layers": 3, "heads": 2, "bat
         "optimizer": ("adamw", {"lr": 0.003, "weight_decay": 0.05}),
         "gradient": ("grad-clip", {"max_norm": 1.0}),
         "schedule": ("linear", {"warmup": 0.1}),
-        "init": "gpt2",
+        "init": ("gpt2", {"std": 0.1}),
         "norm": "layernorm",
         "block": "ffn",
         "attention": "softmax-attention",

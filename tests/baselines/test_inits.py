@@ -71,6 +71,7 @@ REFERENCES: dict[str, tuple[Std, str]] = {
     "torch-default": (fan_in(1 / math.sqrt(3)), "uniform"),
     "gpt2": (lambda info: 0.02 / (math.sqrt(2) if info.residual_out else 1), "normal"),
     "normal": (lambda info: 0.02, "normal"),
+    "lir": (lambda info: 0.02, "normal"),  # both of the net's branches belong to block 1
     "xavier": (xavier, "uniform"),
     "xavier-normal": (xavier, "normal"),
     "he": (fan_in(math.sqrt(2)), "normal"),
@@ -84,6 +85,23 @@ REFERENCES: dict[str, tuple[Std, str]] = {
     "svd-rank-init": (fan_in(1.0), "any"),
 }
 WEIGHTS = ("conv.weight", "wide.weight", "tall.weight", "first.weight", "second.weight", "head.weight")
+
+
+def test_lir_divides_the_variance_of_block_l_by_l() -> None:
+    """Six residual branches are three blocks; what stands outside them keeps the full deviation."""
+    blocks = [layer for _ in range(6) for layer in (nn.Linear(64, 128), mark_residual(nn.Linear(128, 64)))]
+    net = nn.Sequential(nn.Embedding(50, 64), *blocks, mark(nn.Linear(64, 300), "head"))
+    fill = suite.method("lir").make(std=1.0)
+    deviations = []
+    with torch.no_grad():
+        for index, (parameter, info) in enumerate(named_parameters(net)):
+            fill(parameter, info, torch.Generator().manual_seed(index))
+            if parameter.ndim == 2:
+                deviations.append(parameter.std().item())
+    wanted = [1.0] + [1 / math.sqrt(block) for block in (1, 2, 3) for _ in range(4)] + [1.0]
+    assert deviations == pytest.approx(wanted, rel=0.05)
+
+
 PLAIN_BIAS = [n for n in NAMES if n != "torch-default"]
 PLAIN_EMBEDDING = [n for n in NAMES if n not in ("torch-default", "gpt2")]
 

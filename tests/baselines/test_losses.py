@@ -68,6 +68,7 @@ def surprise(p: float) -> float:
 REFERENCES: dict[str, Reference] = {
     "cross-entropy": cross_entropy,
     "label-smoothing": lambda z, y, theta: cross_entropy(z, y, theta),
+    "tsla": lambda z, y, theta, switch: cross_entropy(z, y, theta),  # its first stage
     "stablemax": stablemax,
     "sum-exp": lambda z, y: comp_sum(z, y, 0.0),
     "gce": comp_sum,
@@ -106,6 +107,13 @@ def batch(request: pytest.FixtureRequest) -> tuple[np.ndarray, np.ndarray]:
 
 def tensors(batch: tuple[np.ndarray, np.ndarray]) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.tensor(batch[0], requires_grad=True), torch.tensor(batch[1])
+
+
+def test_tsla_takes_plain_labels_after_the_switch(batch: tuple[np.ndarray, np.ndarray]) -> None:
+    loss = suite.method("tsla").make(theta=0.3, switch=0.5)
+    z, y = tensors(batch)
+    assert loss(z, y, progress=0.499).item() == pytest.approx(cross_entropy(*batch, 0.3), rel=1e-12)
+    assert loss(z, y, progress=0.5).item() == pytest.approx(cross_entropy(*batch, 0.0), rel=1e-12)
 
 
 def test_every_registered_loss_has_a_reference() -> None:

@@ -16,8 +16,11 @@ from suite.train.objective import Objective, Rollouts
 NAMES = [m.name for m in suite.methods(slot="objective")]
 
 
-def rollouts(seed: int, on_policy: bool = False) -> tuple[Rollouts, torch.Tensor, torch.Tensor]:
-    """Random groups and lengths, rewards that are sometimes all equal, NaN wherever a value must not be read."""
+def rollouts(seed: int, rehearsal: bool = False) -> tuple[Rollouts, torch.Tensor, torch.Tensor]:
+    """Random groups and lengths, rewards that are sometimes all equal, NaN wherever a value must not be read.
+
+    With `rehearsal`, some groups are stored right completions of the warm start.
+    """
     rng = np.random.default_rng(seed)
     prompts, group, width = rng.integers(1, 5), rng.integers(2, 7), rng.integers(1, 7)
     rows = prompts * group
@@ -26,13 +29,17 @@ def rollouts(seed: int, on_policy: bool = False) -> tuple[Rollouts, torch.Tensor
     chance = rng.choice([0.0, 0.3, 0.5, 0.8, 1.0], size=(prompts, 1))
     rewards = (rng.random((prompts, group)) < chance).astype(float)
     old = -rng.exponential(1.0, (rows, width))
-    new = old + (0.0 if on_policy else 1.0) * rng.normal(0.0, 0.4, (rows, width))
+    new = old + rng.normal(0.0, 0.4, (rows, width))
     reference = old + rng.normal(0.0, 0.4, (rows, width))
     entropy = rng.exponential(1.0, (rows, width))
     for values in (old, new, reference, entropy):
         values[~mask] = np.nan
+    rehearsed = rng.random(prompts) < 0.4
+    if rehearsal:
+        rewards[rehearsed] = 1.0
     batch = Rollouts(
         rewards=torch.from_numpy(rewards),
+        rehearsed=torch.from_numpy(rehearsed) if rehearsal else None,
         mask=torch.from_numpy(mask),
         old_logp=torch.from_numpy(old),
         reference_logp=torch.from_numpy(reference),
@@ -63,6 +70,7 @@ class Loop:
         self.start, self.entropy = batch.reference_logp.tolist(), entropy.tolist()
         self.lengths = [sum(row) for row in batch.mask.tolist()]
         self.limit = batch.limit
+        self.rehearsed = [False] * len(self.rewards) if batch.rehearsed is None else batch.rehearsed.tolist()
         self.shape = logp.shape
 
     def policy_gradient(self, advantage, token, weight, keep=lambda rewards: True, extra=None):
@@ -70,7 +78,7 @@ class Loop:
 
         advantage(self, p) gives a group's list; extra(self, row, t) -> (value, slope) is added to each token.
         """
-        groups = [p for p in range(len(self.rewards)) if keep(self.rewards[p])]
+        groups = [p for p in range(len(self.rewards)) if keep(self.rewards[p]) and not self.rehearsed[p]]
         rows = [p * self.group + g for p in groups for g in range(self.group)]
         loss, slopes = 0.0, np.zeros(self.shape)
         for p in groups:
@@ -308,7 +316,37 @@ def nft_with(weight):
     return reference
 
 
+def dph(coefficient, divergence):
+    """divergence(log u) -> (f(u), df/dlog u), u = new / warm start."""
+
+    def reference(loop):
+        loss, slopes = dapo(loop)
+        rows = [p * loop.group + g for p, stored in enumerate(loop.rehearsed) if stored for g in range(loop.group)]
+        for i in rows:
+            for t in range(loop.lengths[i]):
+                value, slope = divergence(loop.new[i][t] - loop.old[i][t])
+                loss += coefficient * per_token(loop, i, rows) * value
+                slopes[i, t] += coefficient * per_token(loop, i, rows) * slope
+        return loss, slopes
+
+    return reference
+
+
+def jensen_shannon(log_u):
+    u = math.exp(log_u)
+    return u * log_u - (u + 1) * math.log((u + 1) / 2), u * (log_u - math.log((u + 1) / 2))
+
+
+def alpha_divergence(log_u, a=0.2):
+    u = math.exp(log_u)
+    slope = u * ((1 - a) * u**-a - (1 - a)) / (a * (a - 1))
+    return (u ** (1 - a) - (1 - a) * u - a) / (a * (a - 1)), slope
+
+
 REFERENCES = {
+    "dph-fkl": dph(0.01, lambda log_u: (math.exp(log_u) - 1 - log_u, math.exp(log_u) - 1)),
+    "dph-js": dph(0.05, jensen_shannon),
+    "dph-alpha": dph(0.01, alpha_divergence),
     "grpo": grpo,
     "dr-grpo": dr_grpo,
     "bnpo": bnpo,
@@ -341,7 +379,7 @@ def test_every_registered_objective_has_a_reference_here():
 @settings(max_examples=40, deadline=None)
 @given(seed=st.integers(0, 2**31))
 def test_loss_and_gradient_equal_the_formula_whatever_the_groups_lengths_and_padding(name, seed):
-    batch, logp, entropy = rollouts(seed)
+    batch, logp, entropy = rollouts(seed, rehearsal=name.startswith("dph"))
     loss, slope = value_and_gradient(suite.method(name).make(), batch, logp, entropy)
     expected_loss, expected_slope = REFERENCES[name](Loop(batch, logp, entropy))
     assert loss == pytest.approx(expected_loss, rel=1e-9, abs=1e-11)
@@ -384,7 +422,9 @@ def test_rows_of_groups_that_are_not_kept_change_nothing(name):
         assert not slope[~rows.numpy()].any()
 
 
-@pytest.mark.parametrize("name", [n for n in NAMES if suite.method(n).make().keep(torch.zeros(1, 4)).logical_not().all()])
+@pytest.mark.parametrize(
+    "name", [n for n in NAMES if suite.method(n).make().keep(torch.zeros(1, 4)).logical_not().all()]
+)
 def test_a_batch_without_a_kept_group_has_loss_zero_and_zero_gradients(name):
     mask = torch.ones(4, 3, dtype=torch.bool)
     batch = Rollouts(torch.zeros(1, 4), mask, torch.zeros(4, 3))
@@ -475,6 +515,26 @@ def test_lens_blames_the_confident_mistakes_of_an_all_wrong_group_most():
 def test_lens_says_what_its_advantages_need():
     with pytest.raises(ValueError, match="batch"):
         suite.method("lens").make().advantages(torch.zeros(1, 2))
+
+
+def test_rehearsal_divergences_of_whole_distributions_are_the_divergences_they_are_named_after():
+    rng = np.random.default_rng(0)
+    p, q = (torch.from_numpy(rng.dirichlet(np.full(6, 5.0))) for _ in range(2))  # warm start, policy
+    log_u = torch.log(q / p)
+    mean = {name: (p * suite.method(name).make().divergence(log_u)).sum().item() for name in NAMES if "dph" in name}
+    middle = (p + q) / 2
+    kl = lambda a, b: (a * torch.log(a / b)).sum().item()  # noqa: E731
+    assert mean["dph-fkl"] == pytest.approx(kl(p, q), rel=1e-12)
+    assert mean["dph-js"] == pytest.approx(kl(p, middle) + kl(q, middle), rel=1e-12)
+    power = (p**0.2 * q**0.8).sum().item()
+    assert mean["dph-alpha"] == pytest.approx((1 - power) / (0.2 * 0.8), rel=1e-12)
+
+
+def test_rehearsal_stays_finite_when_the_policy_has_left_the_warm_start_far_behind():
+    log_u = torch.tensor([-100.0, 100.0], requires_grad=True)
+    values = suite.method("dph-fkl").make().divergence(log_u)
+    assert values.isfinite().all()
+    assert values.max() <= 10.0
 
 
 @pytest.mark.parametrize("name", ["grpo", "dr-grpo", "rloo", "bnpo", "gspo", "cispo", "delta-l"])

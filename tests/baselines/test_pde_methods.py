@@ -52,8 +52,9 @@ def mean_square(work: PinnWorkload) -> list[float]:
 def test_method_trains_on_the_task_or_says_why_it_does_not_apply(name, task):
     try:
         work = workload(task, name)
-    except DoesNotApply as reason:
-        assert task in str(reason)
+    except DoesNotApply:
+        with pytest.raises(DoesNotApply, match=task):
+            workload(task, name)
         return
     losses = train(work, 6)
     assert all(map(math.isfinite, losses))
@@ -74,18 +75,18 @@ def test_method_applies_to_at_least_one_task(name):
     assert made
 
 
-@pytest.mark.parametrize("name", [m for m in METHODS if m not in ("hte", "sdgd", "full-laplacian")])
+@pytest.mark.parametrize("name", METHODS)
 @pytest.mark.parametrize("task", ["burgers", "poisson-10"])
-def test_loss_decreases_in_training(name, task):
+def test_the_full_equation_is_fitted_better_after_training(name, task):
     try:
-        work = workload(task, name, points=100)
+        work = workload(task, name, points=50)
     except DoesNotApply:
         return
-    if name == "causal-weights" or name == "curriculum-pde":
-        pytest.skip("its loss is not comparable between steps")
-    work.next()
+    work.points = work.task.domain.uniform(200, torch.Generator().manual_seed(0))
+    work.method.pointwise = torch.zeros(200)
     start = sum(mean_square(work))
-    train(work, 150)
+    train(work, 60)
+    work.points = work.task.domain.uniform(200, torch.Generator().manual_seed(0))
     assert sum(mean_square(work)) < start
 
 
@@ -113,7 +114,7 @@ class TestLaplacianEstimators:
         work = workload("poisson-10", name, hp=hp)
         x = work.points = work.task.domain.uniform(4, torch.Generator().manual_seed(0))
         truth = autograd_fields(work.model, x)[0].laplacian().detach()
-        draws = torch.stack([work.method.fields(work.model, x)[0].laplacian().detach() for _ in range(1500)])
+        draws = torch.stack([work.method.fields(work.model, x)[0].laplacian().detach() for _ in range(400)])
         error = (draws.mean(0) - truth).abs()
         spread = draws.std(0) / math.sqrt(len(draws))
         assert float(spread.max()) > 0
@@ -142,7 +143,7 @@ class TestLaplacianEstimators:
         truth = float(exact.method.terms(exact.model, x)[0])
         means = {}
         for kind, work in (("unbiased", unbiased), ("biased", biased)):
-            draws = torch.stack([work.method.terms(work.model, x)[0].detach() for _ in range(200)])
+            draws = torch.stack([work.method.terms(work.model, x)[0].detach() for _ in range(100)])
             means[kind] = (float(draws.mean()), float(draws.std() / math.sqrt(len(draws))))
         assert abs(means["unbiased"][0] - truth) < 5 * means["unbiased"][1]
         assert means["biased"][0] - truth > 5 * means["biased"][1]

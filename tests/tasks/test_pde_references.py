@@ -13,7 +13,7 @@ from torch import Tensor
 import suite
 from suite.registry import registry
 from suite.train.derivatives import Field
-from suite.train.pinn import PdeTask
+from suite.train.pinn import Condition, PdeTask
 from tasks.pde import allen_cahn, burgers
 from tasks.pde.spectral import Periodic, etdrk4, grid, solve
 
@@ -71,7 +71,14 @@ class ReferenceField(Field):
 
 
 # relative step of the differences, and the largest residual allowed relative to the derivatives in it
-STEPS = {"allen-cahn": (3e-4, 1e-3), "burgers": (2e-4, 1e-4), "sine-gordon-100": (5e-3, 1e-6)}
+STEPS = {
+    "allen-cahn": (3e-4, 1e-3),
+    "burgers": (2e-4, 1e-4),
+    "sine-gordon-100": (5e-3, 1e-6),
+    "kdv": (2e-3, 1e-4),
+    "kuramoto-sivashinsky": (2e-3, 1e-2),
+    "highfreq-poisson": (1e-3, 1e-6),
+}
 
 
 def reference_fields(task: PdeTask, points: np.ndarray) -> tuple[ReferenceField, ...]:
@@ -105,9 +112,10 @@ def test_a_wrong_solution_leaves_a_residual(name):
         def evaluate(self, points):
             return super().evaluate(points) + 0.1 * (points**3).sum(axis=1)
 
-    step = STEPS.get(name, (3e-3, 0.0))[0]
-    fields = tuple(Perturbed(task, points, k, step) for k in range(task.outputs))
-    assert float(task.residual(torch.tensor(points), *fields).abs().mean()) > 1e-2
+    x, step = torch.tensor(points), STEPS.get(name, (3e-3, 0.0))[0]
+    wrong = task.residual(x, *(Perturbed(task, points, k, step) for k in range(task.outputs)))
+    right = task.residual(x, *reference_fields(task, points))
+    assert float(wrong.abs().mean()) > 30 * float(right.abs().mean())
 
 
 @pytest.mark.parametrize("name", [name for name in TASKS if name != "sine-gordon-100"])
@@ -120,10 +128,18 @@ def test_conditions_hold_on_the_reference(name):
         if name == "allen-cahn" and stated.name == "periodic":
             points[:, 1] = np.maximum(points[:, 1], 0.1)  # the initial values have a kink at the seam, soon smoothed
         quantity = stated.quantity(torch.tensor(points), *reference_fields(task, points))
-        tolerance = 1e-3 if name.startswith(("allen", "reaction")) else 1e-4
-        torch.testing.assert_close(
-            quantity, stated.values.double().expand_as(quantity), rtol=0.0, atol=tolerance, msg=stated.name
-        )
+        gap = (quantity - stated.values.double()).abs()
+        if stated.name == "periodic":
+            assert bool((gap.amax(0) < 0.05 * unrelated_jumps(task, stated, points) + 1e-3).all())
+        else:
+            assert float(gap.max()) < 1e-5
+
+
+def unrelated_jumps(task: PdeTask, stated: Condition, points: np.ndarray) -> Tensor:
+    """Largest jumps of a periodic condition's quantities between its points and points inside the domain."""
+    moved = points.copy()
+    moved[len(points) // 2 :, 0] -= 0.37 * (task.domain.highs[0] - task.domain.lows[0])
+    return stated.quantity(torch.tensor(moved), *reference_fields(task, moved)).abs().amax(0)
 
 
 def test_sine_gordon_vanishes_on_the_sphere():

@@ -1,0 +1,221 @@
+"""The charts of a page, from the stored runs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from markupsafe import Markup
+
+from leaderboard.charts import Mark, Point, Series, extent, line_chart, scatter, whisker, whisker_axis
+from leaderboard.maps import Map, pde_maps, profile
+from leaderboard.model import Board, Cell, Sheet
+from leaderboard.text import better, metric_words, unit_words
+from suite.recipe import REFERENCE
+
+PALETTE = "abcdefg"
+CURVES = 7  # methods on a task's learning curves, beside the reference
+FloatArray = npt.NDArray[np.float64]
+
+
+class Figure(NamedTuple):
+    """A chart and what it shows."""
+
+    chart: Markup
+    caption: str
+
+
+class Exhibit(NamedTuple):
+    """Maps that a run left, or why they could not be drawn."""
+
+    title: str
+    maps: list[Map]
+    trouble: str = ""
+
+
+def mean_curve(board: Board, cell: Cell, column: str) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
+    """x, mean, lowest and highest score over the finished seeds, at the evaluations they all have."""
+    curves = [(board.curve(r, column), board.curve(r, "score")) for r in cell.runs if r.ok]
+    curves = [c for c in curves if len(c[0])]
+    if not curves:
+        empty = np.empty(0)
+        return empty, empty, empty, empty
+    length = min(len(x) for x, _ in curves)
+    x = np.stack([x[:length] for x, _ in curves])
+    y = np.stack([y[:length] for _, y in curves])
+    return x.mean(axis=0), y.mean(axis=0), y.min(axis=0), y.max(axis=0)
+
+
+def _series(board: Board, cell: Cell, column: str, kind: str) -> Series:
+    return Series(cell.method, *(part.tolist() for part in mean_curve(board, cell, column)), kind)
+
+
+def _marks(sheet: Sheet) -> list[Mark]:
+    """Best possible and chance values, where the task's metric states them."""
+    metric = sheet.info.metric if sheet.info else None
+    if metric is None:
+        return []
+    known = ((metric.floor, "best possible"), (metric.chance, "chance"))
+    return [Mark(value, label) for value, label in known if value is not None]
+
+
+def axis_label(sheet: Sheet, split: str) -> str:
+    run = sheet.first
+    return f"{metric_words(run.metric)} on {split} data ({unit_words(run.unit)}), {better(run.direction)}"
+
+
+def learning_curves(board: Board, sheet: Sheet) -> list[Figure]:
+    """Curves of the reference and the best methods against the budget and against seconds."""
+    best = [c for c in sheet.ranked if c.n and c.method != REFERENCE][:CURVES]
+    base = [sheet.reference] if sheet.reference and sheet.reference.n else []
+    unit = sheet.first.budget_unit or "steps"
+    whose = f"the reference and the {len(best)} best methods" if len(best) > 1 else "all methods with a score"
+    figures = []
+    for column, label, what in (("spent", unit, f"the budget in {unit}"), ("seconds", "training seconds", "training time")):
+        series = [_series(board, c, column, "reference") for c in base]
+        series += [_series(board, c, column, kind) for c, kind in zip(best, PALETTE, strict=False)]
+        title = f"{sheet.task}: {metric_words(sheet.first.metric)} against {label}"
+        chart = line_chart(series, label, axis_label(sheet, "validation"), title, _log(sheet), _marks(sheet))
+        caption = f"Learning curves of {whose} against {what}: mean over seeds, band from the lowest to the highest seed."
+        figures.append(Figure(Markup(chart), caption))
+    return [f for f in figures if f.chart]
+
+
+def _log(sheet: Sheet) -> bool:
+    """Losses are read on a logarithmic axis; shares and logarithms are not."""
+    return sheet.first.direction == "min" and not sheet.first.unit.startswith("log")
+
+
+def cost_quality(sheet: Sheet) -> Figure | None:
+    """Every method's score against its step cost, with the methods that no other beats on both."""
+    cells = [c for c in sheet.cells.values() if c.n and math.isfinite(c.cost.value)]
+    sign = 1 if sheet.first.direction == "min" else -1
+    front = pareto([(c.cost.value, sign * c.score.value) for c in cells])
+    points = [
+        Point(
+            c.method, c.cost.value, c.score.value, c.cost.low, c.cost.high, c.score.low, c.score.high,
+            "reference" if c.method == REFERENCE else c.verdict, on_front,
+        )
+        for c, on_front in zip(cells, front, strict=True)
+    ]  # fmt: skip
+    if len(points) < 2:
+        return None
+    title = f"{sheet.task}: score against step cost"
+    chart = scatter(points, "time of a step, reference = 1", axis_label(sheet, "test"), title, _log(sheet), Mark(1.0, ""))
+    caption = (
+        "Cost and quality: test score against the time of one training step, with 95% intervals. "
+        "The line joins the methods that no other method beats on both."
+    )
+    return Figure(Markup(chart), caption)
+
+
+def pareto(points: Sequence[tuple[float, float]]) -> list[bool]:
+    """Which points no other point is at least as low in both coordinates as, and lower in one."""
+    return [
+        not any(a <= x and b <= y and (a, b) != (x, y) for a, b in points)
+        for x, y in points
+    ]  # fmt: skip
+
+
+def method_curves(board: Board, cells: Sequence[tuple[Sheet, Cell]]) -> list[Figure]:
+    """The method's learning curve beside the reference's, one chart a task."""
+    figures = []
+    for sheet, cell in cells:
+        if not cell.n:
+            continue
+        base = sheet.reference
+        series = [_series(board, base, "spent", "reference")] if base and base.n and cell is not base else []
+        series.append(_series(board, cell, "spent", "a"))
+        unit = sheet.first.budget_unit or "steps"
+        title = f"{cell.method} on {sheet.task} ({sheet.slice.key})"
+        chart = line_chart(series, unit, axis_label(sheet, "validation"), title, _log(sheet), _marks(sheet))
+        if chart:
+            figures.append(Figure(Markup(chart), f"{sheet.title}, tier {sheet.slice.tier}"))
+    return figures
+
+
+def portraits(board: Board, cells: Sequence[tuple[Sheet, Cell]]) -> list[Figure]:
+    """Function and derivative of the activations under test, from the values that their runs stored."""
+    figures: dict[str, Figure] = {}
+    for _, cell in cells:
+        for name, shown in board.exhibits(cell).items():
+            if shown.get("kind") == "activation" and name not in figures:
+                x = _numbers(shown.get("x"))
+                lines = [Series("f(x)", x, _numbers(shown.get("y")), kind="a")]
+                lines.append(Series("f′(x)", x, _numbers(shown.get("dy")), kind="b"))
+                if all(len(line.y) == len(x) for line in lines):
+                    title = f"{name.removeprefix('activation ')}: function and derivative"
+                    chart = line_chart(lines, "x", "f(x) and its derivative f′(x)", title, marks=[Mark(0.0, "")])
+                    figures[name] = Figure(Markup(chart), f"{title}, computed by the code that ran.")
+    return [f for f in figures.values() if f.chart]
+
+
+def _numbers(values: Any) -> list[float]:
+    return [math.nan if v is None else float(v) for v in values or []]
+
+
+def pde_exhibits(board: Board, sheet: Sheet, cell: Cell, parts: Sequence[str]) -> list[Exhibit]:
+    """PDE maps of a cell's run (a line chart where the domain has one coordinate)."""
+    return [
+        _pde_exhibit(f"{cell.method} on {sheet.title}", shown, parts)
+        for shown in board.exhibits(cell).values()
+        if shown.get("kind") == "pde-map"
+    ]
+
+
+def _pde_exhibit(title: str, shown: Mapping[str, Any], parts: Sequence[str]) -> Exhibit:
+    try:
+        line = profile(shown)
+        if line is None:
+            return Exhibit(title, pde_maps(shown, parts))
+        x, truth, guess = line
+        axis = str((shown.get("axes") or ["x"])[0])
+        series = [Series("solution", x, truth, kind="reference"), Series("prediction", x, guess, kind="a")]
+        function = str(shown.get("function", "u"))
+        return Exhibit(title, [Map(line_chart(series, axis, function, title), f"{function} along {axis}")])
+    except (TypeError, ValueError, KeyError, IndexError, AttributeError) as error:
+        return Exhibit(title, [], f"The stored map cannot be drawn ({type(error).__name__}: {error}).")
+
+
+def transcripts(board: Board, cell: Cell) -> list[dict[str, Any]]:
+    """Prompts with sampled completions and their rewards that the cell's run left."""
+    found = []
+    for shown in board.exhibits(cell).values():
+        items = shown.get("items") if shown.get("kind") == "transcripts" else None
+        for item in items if isinstance(items, list) else []:
+            answers = [c for c in item.get("completions", []) if isinstance(c, Mapping)]
+            found.append({"prompt": str(item.get("prompt", "")), "completions": list(_completions(answers))})
+    return found
+
+
+def _completions(answers: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+    for answer in answers:
+        reward = answer.get("reward")
+        yield {
+            "text": str(answer.get("text", "")),
+            "reward": float(reward) if isinstance(reward, int | float) else math.nan,
+            "ended": bool(answer.get("ended", True)),
+        }
+
+
+# ---------------------------------------------------------------- whiskers
+
+
+def gain_extent(sheet: Sheet) -> float:
+    """End of the task's common axis of differences."""
+    known = [c.gain for c in sheet.others if c.n and c.gain.n]
+    return extent([max((abs(v) for v in (g.value, g.low, g.high) if math.isfinite(v)), default=math.nan) for g in known])
+
+
+def gain_mark(sheet: Sheet, cell: Cell, reach: float) -> Markup:
+    """The cell's difference on the common axis; empty for the reference."""
+    if cell.method == REFERENCE or not cell.gain.n:
+        return Markup("")
+    return Markup(whisker(cell.gain.value, cell.gain.low, cell.gain.high, reach))
+
+
+def gain_axis(reach: float) -> Markup:
+    return Markup(whisker_axis(reach))

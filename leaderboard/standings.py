@@ -1,0 +1,277 @@
+"""Slot tables: methods of one slot over the tasks of a slice, with their headline, ranks and ties."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from leaderboard.model import NOT_RUN, Board, Cell, Run, Sheet, Slice, entry_of, stats_frame
+from suite.recipe import REFERENCE
+from suite.slots import SLOTS
+from suite.stats import Board as StatsBoard
+from suite.stats import mean_interval, rank_intervals, suite_speedups, tie_letters
+from suite.stats.board import SD_CLIP
+from suite.stats.speedup import seed_interval
+
+
+class Estimate(NamedTuple):
+    """A mean over tasks with two intervals.
+
+    Attributes
+    ----------
+    value : the mean.
+    seeds_low, seeds_high : 95% interval over seeds, for exactly these tasks.
+    low, high : 95% interval over tasks and seeds, for tasks like these; nan for one task.
+    tasks : tasks counted.
+    """
+
+    value: float
+    seeds_low: float
+    seeds_high: float
+    low: float
+    high: float
+    tasks: int
+
+
+@dataclass(frozen=True)
+class Standing:
+    """One method's row.
+
+    Attributes
+    ----------
+    cells : a cell for each task of the table; None where there is none.
+    fits : for each task, whether the method is meant for it.
+    speedup, gain : headline on the tasks with a ladder, and in seed standard
+        deviations of the reference; None where no task counts.
+    rank, letters : over seeds, on the tasks of the table.
+    """
+
+    method: str
+    cells: tuple[Cell | None, ...]
+    fits: tuple[bool, ...]
+    speedup: Estimate | None = None
+    gain: Estimate | None = None
+    rank: tuple[int, int, int] | None = None
+    letters: str = ""
+
+    @cached_property
+    def verdicts(self) -> dict[str, int]:
+        """Tasks by verdict."""
+        found = [c.verdict for c in self.cells if c is not None]
+        return {v: found.count(v) for v in set(found)}
+
+    def tasks(self, *verdicts: str) -> int:
+        return sum(self.verdicts.get(v, 0) for v in verdicts)
+
+    @property
+    def covered(self) -> int:
+        """Tasks with an attempted run."""
+        return sum(c is not None and c.attempted > 0 for c in self.cells)
+
+    @property
+    def possible(self) -> int:
+        """Tasks of the table that the method is meant for."""
+        return sum(self.fits)
+
+    @property
+    def missing(self) -> int:
+        """Tasks that the method is meant for, and that nobody ran it on."""
+        return sum(fits and (c is None or not c.attempted) for c, fits in zip(self.cells, self.fits, strict=True))
+
+    @cached_property
+    def cost(self) -> float:
+        """Geometric mean over tasks of the step time relative to the reference's; nan where unmeasured."""
+        logs = [math.log(c.cost.value) for c in self.cells if c is not None and c.cost.value > 0]
+        return math.exp(math.fsum(logs) / len(logs)) if logs else math.nan
+
+
+@dataclass(frozen=True)
+class SlotTable:
+    """Methods of one slot on the tasks they share.
+
+    Attributes
+    ----------
+    sheets : the tasks.
+    rows : in the order of the headline, the reference among them.
+    headline : "speedup" where every task has a ladder, else "gain"; "" where there is nothing to order by.
+    leaders : methods that share first place.
+    """
+
+    slot: str
+    sheets: tuple[Sheet, ...]
+    rows: tuple[Standing, ...]
+    headline: str
+    leaders: tuple[str, ...]
+
+    @property
+    def has_speedup(self) -> bool:
+        return any(row.speedup for row in self.rows)
+
+
+def slot_tables(board: Board, sheets: Sequence[Sheet]) -> list[SlotTable]:
+    """A table for each slot that the sheets have methods of, in the order of the slots."""
+    by_slot: dict[str, set[str]] = {}
+    for sheet in sheets:
+        for cell in sheet.others:
+            by_slot.setdefault(cell.first.slot, set()).add(cell.method)
+    order = [s for s in SLOTS if s in by_slot] + sorted(set(by_slot) - set(SLOTS))
+    return [_table(slot, sorted(by_slot[slot]), sheets) for slot in order]
+
+
+def _table(slot: str, methods: list[str], sheets: Iterable[Sheet]) -> SlotTable:
+    shown = tuple(s for s in sheets if any(m in s.cells for m in methods))
+    usable = [s for s in shown if s.usable]
+    everyone = [REFERENCE, *methods]
+    laddered = [s for s in usable if s.rungs]
+    spread = [s for s in usable if s.reference is not None and s.reference.n > 1]
+    speedups = _speedups(everyone, laddered)
+    gains, plain = _gains(everyone, spread)
+    whole = len(laddered) == len(usable) and bool(usable)
+    board = _stats_board(everyone, laddered, True) if whole else plain
+    ranks, letters, leaders = _places(board)
+    rows = [
+        Standing(
+            m,
+            tuple(s.cells.get(m) for s in shown),
+            tuple(_fits(m, slot, s) for s in shown),
+            speedups.get(m),
+            gains.get(m),
+            ranks.get(m),
+            letters.get(m, ""),
+        )
+        for m in everyone
+        if m != REFERENCE or usable
+    ]
+    headline = "speedup" if whole else "gain" if gains else ""
+
+    def key(row: Standing) -> tuple[bool, float, bool, str]:
+        found = row.speedup if headline == "speedup" else row.gain
+        value = found.value if found else math.nan
+        return (math.isnan(value), 0.0 if math.isnan(value) else -value, row.method != REFERENCE, row.method)
+
+    return SlotTable(slot, shown, tuple(sorted(rows, key=key)), headline, leaders)
+
+
+def _fits(method: str, slot: str, sheet: Sheet) -> bool:
+    """Whether the method is meant for the task; so it is wherever it was run."""
+    if method in sheet.cells or sheet.info is None:
+        return method in sheet.cells
+    parts = [entry_of(name) for name in method.split("+")]
+    return all(part is not None and part.fits(sheet.info) for part in parts)
+
+
+def _stats_board(methods: Sequence[str], sheets: Sequence[Sheet], ladder: bool = False) -> StatsBoard | None:
+    cells = [s.cells[m] for s in sheets for m in methods if m in s.cells]
+    runs = [r for c in cells for r in c.runs if r.status != NOT_RUN]
+    if not runs:
+        return None
+    return StatsBoard.of(stats_frame(runs), ladder_frame(sheets) if ladder else None)
+
+
+def ladder_frame(sheets: Iterable[Sheet]) -> pd.DataFrame:
+    """The reference's finished runs at other budgets, as `suite.stats` takes them."""
+    rows = [
+        (s.task, share, run.seed, run.status, run.score)
+        for s in sheets
+        for share, runs in s.rungs.items()
+        for run in _one_a_seed(runs)
+    ]
+    return pd.DataFrame(rows, columns=["task", "budget", "seed", "status", "score"])
+
+
+def _one_a_seed(runs: Iterable[Run]) -> list[Run]:
+    latest = {r.seed: r for r in sorted(runs, key=lambda r: (r.finished, r.run_id))}
+    return [latest[s] for s in sorted(latest)]
+
+
+def _speedups(methods: Sequence[str], sheets: Sequence[Sheet]) -> dict[str, Estimate]:
+    """Geometric mean of the effective speedups over the tasks that have a ladder."""
+    board = _stats_board(methods, sheets, ladder=True)
+    if board is None:
+        return {}
+    frame = suite_speedups(board)
+    columns = ["speedup", "seeds_low", "seeds_high", "low", "high", "tasks"]
+    rows = frame[columns].itertuples(index=False, name=None)
+    return {m: Estimate(*row) for m, row in zip(frame["method"], rows, strict=True)}
+
+
+def _gains(methods: Sequence[str], sheets: Sequence[Sheet]) -> tuple[dict[str, Estimate], StatsBoard | None]:
+    """Mean difference to the reference in its seed standard deviations, clipped to +-6, a failed run counting -6."""
+    board = _stats_board(methods, sheets)
+    if board is None:
+        return {}, None
+    found = {}
+    for m, method in enumerate(board.cells.methods):
+        counted = np.isfinite(board.values[m])
+        if not counted.any():
+            continue
+        values = board.values[m, counted]
+        both = mean_interval(values, board.level, board.rounds, board.seed)
+        freedom = board.freedom[m, counted].astype(float)
+        seeds = seed_interval(values, board.variances[m, counted], freedom, board.level)
+        bounds = (float(np.clip(x, -SD_CLIP, SD_CLIP)) for x in (seeds.low, seeds.high, both.low, both.high))
+        found[method] = Estimate(both.value, *bounds, len(values))
+    return found, board
+
+
+def _places(
+    board: StatsBoard | None,
+) -> tuple[dict[str, tuple[int, int, int]], dict[str, str], tuple[str, ...]]:
+    """Rank intervals, tie letters and who shares first place, over seeds on these tasks."""
+    if board is None:
+        return {}, {}, ()
+    frame = rank_intervals(board, over="seeds")
+    places = zip(frame["rank"], frame["low"], frame["high"], strict=True)
+    ranks = {str(m): (int(r), int(a), int(b)) for m, (r, a, b) in zip(frame["method"], places, strict=True)}
+    leaders = tuple(str(m) for m in frame.loc[frame["low"] == 1, "method"])
+    return ranks, tie_letters(board, over="seeds"), leaders
+
+
+def families(sheets: Iterable[Sheet]) -> list[str]:
+    """Families of the sheets, sorted."""
+    return sorted({s.first.family for s in sheets if s.first.family})
+
+
+@dataclass(frozen=True)
+class Overview:
+    """A slice, or one family of it, ready to print.
+
+    Attributes
+    ----------
+    family : "" for all families.
+    """
+
+    slice: Slice
+    family: str
+    sheets: tuple[Sheet, ...]
+    tables: tuple[SlotTable, ...]
+
+    @cached_property
+    def runs(self) -> list[Run]:
+        return [r for s in self.sheets for c in s.cells.values() for r in c.runs]
+
+    @property
+    def methods(self) -> int:
+        return len({c.method for s in self.sheets for c in s.others})
+
+    @property
+    def failed(self) -> int:
+        return sum(r.failed for r in self.runs)
+
+    @property
+    def cells(self) -> tuple[int, int]:
+        """Cells with a finished run, and cells that the tables' methods are meant for."""
+        rows = [r for t in self.tables for r in t.rows if r.method != REFERENCE]
+        return sum(c is not None and c.n > 0 for r in rows for c in r.cells), sum(r.possible for r in rows)
+
+
+def overview(board: Board, part: Slice, family: str = "") -> Overview:
+    """The tables of a slice, every interval and tie computed from its own tasks only."""
+    sheets = tuple(s for s in board.of_slice(part) if not family or s.first.family == family)
+    return Overview(part, family, sheets, tuple(slot_tables(board, sheets)))

@@ -1,0 +1,66 @@
+"""Tuning: equal trials from one sequence, chosen on validation."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+import suite
+from suite.registry import registry
+from suite.space import Choice, IntUniform, LogUniform, Uniform
+from suite.tune import TUNING_SEED, select, space_on, trial, trial_specs
+
+SPACE = {"lr": LogUniform(1e-4, 1e-1), "beta": Uniform(0.5, 1.0), "k": IntUniform(1, 4), "mode": Choice("a", "b")}
+
+
+def test_a_trial_is_a_pure_function_of_space_and_index() -> None:
+    assert trial(SPACE, 5) == trial(dict(reversed(SPACE.items())), 5)
+    assert trial(SPACE, 5) != trial(SPACE, 6)
+
+
+def test_more_trials_begin_with_the_same_trials() -> None:
+    early = [trial(SPACE, i) for i in range(4)]
+    trial(SPACE, 200)
+    assert [trial(SPACE, i) for i in range(4)] == early
+
+
+def test_trials_lie_in_the_space_and_cover_it_evenly() -> None:
+    drawn = [trial(SPACE, i) for i in range(64)]
+    assert all(values[name] in domain for values in drawn for name, domain in SPACE.items())
+    decades = [sum(-4 + d <= math.log10(v["lr"]) < -3 + d for v in drawn) for d in range(3)]
+    assert min(decades) >= 18  # 64 points of a Sobol sequence, three equal strata
+    assert 28 <= sum(v["mode"] == "a" for v in drawn) <= 36
+
+
+def test_every_method_gets_the_same_number_of_trials_on_the_tuning_seed() -> None:
+    task = registry().task("digits-cnn")
+    for name in ("adamw", "lion"):
+        specs = trial_specs(task, suite.method(name), "smoke", 6)
+        assert [s.trial for s in specs] == list(range(6))
+        assert {s.seed for s in specs} == {TUNING_SEED}
+        assert {s.trials for s in specs} == {6}
+    assert len(trial_specs(task, suite.method("relu"), "smoke", 6)) == 1
+
+
+def test_learning_rates_are_searched_on_the_tasks_scale() -> None:
+    task, method = registry().task("dyck-gpt"), suite.method("adamw")
+    plain, scaled = method.space["lr"], space_on(task, method)["lr"]
+    assert scaled == plain.scaled(task.lr_scale)
+
+
+def row(trial: int, score: float, status: str = "ok") -> dict[str, object]:
+    return {"trial": trial, "val_score": score, "status": status}
+
+
+def test_the_best_validation_score_wins_and_failures_never_do() -> None:
+    lower, higher = registry().task("digits-cnn"), registry().task("add2-rlvr")
+    found = [row(0, 0.4), row(1, 0.2), row(2, 0.2), row(3, 0.0, "diverged"), row(4, math.nan)]
+    assert select(lower, found) == found[1]
+    assert select(higher, found) == found[0]
+    assert select(lower, [found[3]]) is None
+
+
+def test_a_negative_trial_is_refused() -> None:
+    with pytest.raises(ValueError, match="indices start at 0"):
+        trial(SPACE, -1)
