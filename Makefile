@@ -8,11 +8,17 @@ export LEVELFIELD_DATA ?= $(abspath $(DATA))
 
 .PHONY: setup demo test test-all lint bench clean
 
+PIP := $(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt
+
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "levelfield needs Python 3.11 or newer: make PYTHON=python3.12")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install -q --disable-pip-version-check torch -c constraints.txt
-	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(PIP) torch
+	$(PIP) -e .
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.installed
+	$(PIP) -e '.[dev]'
 	touch $@
 
 setup: $(VENV)/.installed
@@ -20,18 +26,18 @@ setup: $(VENV)/.installed
 demo: $(VENV)/.installed
 	$(BIN)/python -m suite.demo
 
-test: $(VENV)/.installed
+test: $(VENV)/.dev
 	$(ONE_THREAD) $(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow" --benchmark-disable tests
 
-test-all: $(VENV)/.installed
+test-all: $(VENV)/.dev
 	$(ONE_THREAD) $(BIN)/python -m pytest -n 2 --dist worksteal --benchmark-disable tests
 
-lint: $(VENV)/.installed
+lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: $(VENV)/.installed
+bench: $(VENV)/.dev
 	$(ONE_THREAD) $(BIN)/python -m pytest benchmarks --benchmark-only
 
 clean:

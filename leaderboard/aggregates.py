@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import pandas as pd
 
-from leaderboard.standings import SlotTable, ladder_frame
 from leaderboard.model import NOT_RUN, Sheet, stats_frame
+from leaderboard.standings import SlotTable
+from leaderboard.text import factor, fixed, number
 from suite.recipe import REFERENCE
+from suite.stats import METRICS, BoardMetric, leave_one_task_out, pairing_gain, rank_agreement, stability_summary
 from suite.stats import Board as StatsBoard
-from suite.stats import METRICS, BoardMetric, board_table, leave_one_task_out, metric_agreement, pairing_gain, stability_summary
+from suite.stats.metrics import NOT_QUALITY
 
+ROUNDS = 400  # bootstrap rounds of these intervals; a thousand of Elo's take a quarter gigabyte at fifty methods
+PAIRS = 8  # methods a task whose differences say what pairing saves
 SHOWN = ("speedup", "iqm", "win_rate", "elo", "mean_rank", "profile_area", "failed")
 
 
@@ -52,37 +58,45 @@ class Aggregates(NamedTuple):
 
 def aggregates(table: SlotTable) -> Aggregates | None:
     """Aggregates of a slot's table; None on fewer than two tasks or methods, where they say nothing."""
-    sheets = [s for s in table.sheets if s.usable and s.reference is not None and (s.rungs or s.reference.n > 1)]
-    laddered = bool(sheets) and all(s.rungs for s in sheets)
-    sheets = [s for s in sheets if laddered or (s.reference is not None and s.reference.n > 1)]
-    methods = [r.method for r in table.rows if r.method != REFERENCE]
-    if len(sheets) < 2 or len(methods) < 2:
+    methods = {r.method for r in table.rows}
+    if table.stats is None or len(table.stats.cells.tasks) < 2 or len(methods - {REFERENCE}) < 2:
         return None
-    board = _board(sheets, [REFERENCE, *methods], laddered)
-    metrics = tuple(METRICS[n] for n in SHOWN if laddered or not METRICS[n].needs_ladder)
-    found = board_table(board, names=[m.name for m in metrics])
-    rows = {
-        str(row["method"]): tuple(Value(*(float(row[m.name + end]) for end in ("", "_low", "_high"))) for m in metrics)
-        for row in found.to_dict("records")
-        if any(row["method"] == r.method for r in table.rows)
-    }
-    tau = metric_agreement(board)
-    agreement = [(METRICS[str(name)], [float(v) for v in tau.loc[name]]) for name in tau.index]
+    board = replace(table.stats, rounds=ROUNDS)
+    metrics = tuple(METRICS[n] for n in SHOWN if board.rungs is not None or not METRICS[n].needs_ladder)
+    values = {m.name: _values(m, board) for m in metrics}
+    absent = Value(math.nan, math.nan, math.nan)
+    rows = {r.method: tuple(values[m.name].get(r.method, absent) for m in metrics) for r in table.rows}
     moved = stability_summary(leave_one_task_out(board)).to_dict("records")
     moves = {str(r["method"]): Moves(r["best"], r["worst"], str(r["decisive"])) for r in moved}
-    return Aggregates(table, metrics, rows, agreement, moves)
+    quality = [m for m in metrics if m.name not in NOT_QUALITY]
+    return Aggregates(table, metrics, rows, _agreement(quality, values), moves)
 
 
-def _board(sheets: list[Sheet], methods: list[str], ladder: bool) -> StatsBoard:
-    cells = [s.cells[m] for s in sheets for m in methods if m in s.cells]
-    runs = stats_frame(r for c in cells for r in c.runs if r.status != NOT_RUN)
-    return StatsBoard.of(runs, ladder_frame(sheets) if ladder else None)
+def _values(metric: BoardMetric, board: StatsBoard) -> dict[str, Value]:
+    found = metric.compute(board)
+    rows = found[["method", "value", "low", "high"]].itertuples(index=False, name=None)
+    return {str(method): Value(float(v), float(low), float(high)) for method, v, low, high in rows}
 
 
-def pairing(sheets: list[Sheet]) -> dict[str, float]:
-    """Task -> spread of the differences when seeds are paired, over what it would be unpaired; nan where unknown."""
+def _agreement(
+    metrics: list[BoardMetric], values: dict[str, dict[str, Value]]
+) -> list[tuple[BoardMetric, list[float]]]:
+    """Kendall's tau between the orders of the methods, the reference left out."""
+    signs = {m.name: 1.0 if m.direction == "max" else -1.0 for m in metrics}
+    scores = {n: {m: s * v.value for m, v in values[n].items() if m != REFERENCE} for n, s in signs.items()}
+    tau = rank_agreement(scores)
+    return [(m, [float(v) for v in tau.loc[m.name]]) for m in metrics]
+
+
+def pairing(sheets: Iterable[Sheet]) -> dict[str, float]:
+    """Task -> spread of the differences when seeds are paired, over what it would be unpaired.
+
+    From the reference and the `PAIRS` best methods of each task, which is
+    enough for a ratio and bounds the time; tasks where it is unknown are left out.
+    """
     usable = [s for s in sheets if s.reference is not None and s.reference.n > 1]
-    runs = [r for s in usable for c in s.cells.values() for r in c.runs if r.status != NOT_RUN]
+    cells = [c for s in usable for c in [s.reference, *[o for o in s.ranked if o is not s.reference][:PAIRS]] if c]
+    runs = [r for c in cells for r in c.runs if r.status != NOT_RUN]
     if not runs:
         return {}
     frame: pd.DataFrame = pairing_gain(stats_frame(runs))
@@ -92,13 +106,12 @@ def pairing(sheets: list[Sheet]) -> dict[str, float]:
 
 def describe(value: Value, metric: BoardMetric) -> tuple[str, str]:
     """(value, interval) of an aggregate as text."""
-    from leaderboard.text import factor, fixed, number
 
     def text(x: float) -> str:
         if metric.unit == "share":
             return f"{100 * x:.0f}%"
         if metric.name == "elo":
-            return f"{x:.0f}"
+            return fixed(x, 0)
         if metric.unit.startswith("factor") and metric.name == "speedup":
             return factor(x)
         return fixed(x, 2)

@@ -106,13 +106,13 @@ def linear_ticks(low: float, high: float, count: int = 5) -> list[float]:
 
 
 def log_ticks(low: float, high: float, most: int = 8) -> list[float]:
-    """1-2-5 numbers between 10**low and 10**high, fewer or finer so that there are 3 to `most` where possible."""
-    for digits in ((1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 3, 5, 7), tuple(m / 4 for m in range(4, 40))):
+    """1-2-5 numbers between 10**low and 10**high; fewer on a long axis, evenly spaced ones on a short."""
+    for digits in ((1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 3, 5, 7)):
         powers = range(math.floor(low), math.ceil(high) + 1)
         found = [float(f"{m * 10.0**k:.10g}") for k in powers for m in digits]
         inside = [v for v in found if low - 1e-9 <= math.log10(v) <= high + 1e-9]
-        if len(inside) >= 3:
-            return inside[:: math.ceil(len(inside) / most)] if digits == (1,) else inside
+        if len(inside) >= (3 if len(digits) < 6 else 4):
+            return inside[:: math.ceil(len(inside) / most)]
     return linear_ticks(10**low, 10**high)
 
 
@@ -229,7 +229,9 @@ def whisker_axis(extent: float) -> str:
 
 
 def extent(bounds: Sequence[float]) -> float:
-    """End of a common axis for differences: a 1-2-5 number that holds three quarters of them.
+    """End of a common axis for differences: a 1-2-5 number, so that a few extreme ones don't flatten the rest.
+
+    Twice the median holds most; the largest where that is smaller.
 
     Parameters
     ----------
@@ -239,7 +241,7 @@ def extent(bounds: Sequence[float]) -> float:
     known = sorted(b for b in bounds if math.isfinite(b) and b > 0)
     if not known:
         return 0.0
-    wanted = min(known[-1], 1.5 * known[math.ceil(0.75 * len(known)) - 1])
+    wanted = min(known[-1], 2 * known[len(known) // 2])
     power = 10.0 ** math.floor(math.log10(wanted))
     return float(f"{next(m * power for m in (1, 2, 5, 10) if m * power >= wanted * (1 - 1e-9)):.10g}")
 

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from markupsafe import Markup
 
-from leaderboard.charts import Mark, Point, Series, extent, line_chart, scatter, whisker, whisker_axis
+from leaderboard.charts import Mark, Point, Series, line_chart, scatter, whisker, whisker_axis
 from leaderboard.maps import Map, pde_maps, profile
 from leaderboard.model import Board, Cell, Sheet
 from leaderboard.text import better, metric_words, unit_words
@@ -204,18 +204,13 @@ def _completions(answers: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any
 # ---------------------------------------------------------------- whiskers
 
 
-def gain_extent(sheet: Sheet) -> float:
-    """End of the task's common axis of differences."""
-    known = [c.gain for c in sheet.others if c.n and c.gain.n]
-    return extent([max((abs(v) for v in (g.value, g.low, g.high) if math.isfinite(v)), default=math.nan) for g in known])
-
-
-def gain_mark(sheet: Sheet, cell: Cell, reach: float) -> Markup:
-    """The cell's difference on the common axis; empty for the reference."""
+def gain_mark(sheet: Sheet, cell: Cell) -> Markup:
+    """The cell's difference on the task's common axis; empty for the reference."""
     if cell.method == REFERENCE or not cell.gain.n:
         return Markup("")
-    return Markup(whisker(cell.gain.value, cell.gain.low, cell.gain.high, reach))
+    return Markup(whisker(cell.gain.value, cell.gain.low, cell.gain.high, sheet.reach))
 
 
-def gain_axis(reach: float) -> Markup:
-    return Markup(whisker_axis(reach))
+def gain_axis(sheet: Sheet) -> Markup:
+    """The axis of the task's differences, with zero and end labels."""
+    return Markup(whisker_axis(sheet.reach))

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from leaderboard.text import number
 
 LEVELS = 128  # colours of a map; one more index stands for values that are no number
-SIDE, LEFT, TOP, WIDTH, HEIGHT = 200, 40, 6, 300, 246
+SIDE, LEFT, TOP, WIDTH, HEIGHT = 200, 40, 6, 312, 226
 
 # anchors of viridis (Smith and van der Walt 2015) and of a blue-white-red scale for signed errors
 SEQUENTIAL = ((68, 1, 84), (59, 82, 139), (33, 145, 140), (94, 201, 98), (253, 231, 37))
@@ -139,7 +139,7 @@ def _stored(raw: bytes) -> bytes:
 
 
 def _grid(values: Any) -> npt.NDArray[np.float64]:
-    grid = np.array([[np.nan if v is None else float(v) for v in row] for row in values], dtype=np.float64)
+    grid = np.array(values, dtype=np.float64)  # None becomes nan
     if grid.ndim != 2:
         raise ValueError(f"a map is a table of numbers, got shape {grid.shape}")
     return grid

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import math
@@ -15,7 +16,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 
+from leaderboard.charts import extent
 from leaderboard.text import slug
 from suite.recipe import REFERENCE
 from suite.registry import Method, TaskInfo, registry
@@ -290,6 +293,12 @@ class Sheet:
         return sorted(self.cells.values(), key=key)
 
     @cached_property
+    def reach(self) -> float:
+        """End of the task's common axis of differences to the reference."""
+        known = [(c.gain.value, c.gain.low, c.gain.high) for c in self.others if c.gain.n]
+        return extent([max(abs(v) for v in ends if math.isfinite(v)) for ends in known])
+
+    @cached_property
     def leaders(self) -> list[str]:
         """Methods that nobody is separated above: they share first place."""
         return [c.method for c in self.ranked if c.n and c.rank and c.rank[1] == 1]
@@ -349,25 +358,27 @@ class Board:
         return sorted(shown.values(), key=lambda r: (r.tier, r.task, r.method, r.trial, r.seed, r.run_id))
 
     @cached_property
-    def _curves(self) -> tuple[npt.NDArray[np.int64], dict[str, npt.NDArray[np.float64]]]:
+    def _curves(self) -> tuple[npt.NDArray[np.int64], dict[str, npt.NDArray[np.floating]]]:
         whole = self.table["curve"].combine_chunks()
         points = whole.flatten()
-        fields = ("spent", "seconds", "score")
-        columns = {n: points.field(n).cast(pa.float64()).to_numpy(zero_copy_only=False) for n in fields}
+        columns = {n: points.field(n).to_numpy(zero_copy_only=False) for n in ("spent", "seconds", "score")}
         sizes = np.nan_to_num(whole.value_lengths().to_numpy(zero_copy_only=False)).astype(np.int64)
         return np.concatenate([[0], np.cumsum(sizes)]), columns
 
     def curve(self, run: Run, column: str) -> npt.NDArray[np.float64]:
-        """Evaluations of a run: "spent", "seconds" or "score" (points,); a shared view, not to be changed."""
+        """Evaluations of a run: "spent", "seconds" or "score" (points,)."""
         starts, columns = self._curves
-        return columns[column][starts[run.row] : starts[run.row + 1]]
+        return columns[column][starts[run.row] : starts[run.row + 1]].astype(np.float64)
+
+    @cached_property
+    def _with_exhibits(self) -> frozenset[int]:
+        return frozenset(np.flatnonzero(pc.greater(pc.binary_length(self.table["exhibits"]), 0).fill_null(False)).tolist())
 
     def exhibits(self, cell: Cell) -> dict[str, Mapping[str, Any]]:
         """Things to show that a run of the cell left (maps, transcripts, function values), by name."""
         for run in cell.runs:
-            text = self.table["exhibits"][run.row].as_py()
-            if text:
-                return named_exhibits(json.loads(text))
+            if run.row in self._with_exhibits:
+                return named_exhibits(self.table["exhibits"][run.row].as_py())
         return {}
 
     def recipe(self, cell: Cell) -> dict[str, Mapping[str, Any]]:
@@ -384,8 +395,10 @@ class Board:
         return {name: math.fsum(values) / len(values) for name, values in sorted(found.items())}
 
 
-def named_exhibits(stored: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
-    """Exhibits by name, whether the run left one (its facts at the top) or several."""
+@functools.lru_cache(maxsize=40)
+def named_exhibits(text: str) -> dict[str, Mapping[str, Any]]:
+    """Exhibits (JSON) by name, whether the run left one (its facts at the top) or several; not to be changed."""
+    stored = json.loads(text)
     found = {name: shown for name, shown in stored.items() if isinstance(shown, Mapping) and "kind" in shown}
     if "kind" in stored:
         found = {str(stored["kind"]): {k: v for k, v in stored.items() if k not in found}, **found}
@@ -478,6 +491,7 @@ def _slice_of(run: Run) -> Slice | str:
 TUNING_SEEDS = 1_000_000  # seed indices from here on belong to the search, not to its report
 
 
+@functools.lru_cache(maxsize=1024)
 def hardware_class(environment: str) -> str:
     """Short name of the machine class that an environment (JSON) was measured on."""
     facts = json.loads(environment or "{}")

@@ -143,7 +143,7 @@ def _formulas(text: str) -> str:
 def _formula_length(tokens: list[str], start: int) -> int:
     """How many tokens from `start` on form one formula; 0 when they don't."""
     end, depth = start, 0
-    while end < len(tokens) and _is_mathematical(tokens, end):
+    while end < len(tokens) and _is_mathematical(tokens, end, depth > 0):
         depth += tokens[end].count("(") - tokens[end].count(")")
         end += 1
         if tokens[end - 1][-1] in ";:" or (tokens[end - 1][-1] == "," and depth <= 0):
@@ -160,8 +160,8 @@ def _formula_length(tokens: list[str], start: int) -> int:
     return len(run) if spaced or scripted or strong & set(whole) or re.search(r"[A-Za-zΑ-ω]\(", whole) else 0
 
 
-def _is_mathematical(tokens: list[str], i: int) -> bool:
-    """Whether a word can stand in a formula: symbols, numbers, single letters, functions."""
+def _is_mathematical(tokens: list[str], i: int, inside: bool) -> bool:
+    """Whether a word can stand in a formula (`inside` its brackets): symbols, numbers, single letters, functions."""
     word = tokens[i]
     core = word.strip(_EDGE + "()")
     if not core:
@@ -169,6 +169,8 @@ def _is_mathematical(tokens: list[str], i: int) -> bool:
     if core in _ARTICLES:
         near = (tokens[i - 1] if i else "", tokens[i + 1] if i + 1 < len(tokens) else "")
         return any(t in _OPERATORS for t in near)
+    if inside and set(core) & set("/·×*^+=√"):
+        return True
     if re.fullmatch(r"[A-Za-z]+-[A-Za-z-]+|[A-Za-z]+/[a-z]{3,}|\d+-[a-z]+", core):
         return False
     pieces = re.findall(r"[A-Za-z]+", core)

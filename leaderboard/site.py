@@ -1,311 +1,376 @@
-"""Writes the site: index, a page a task and a method, failures, coverage; the same bytes every time."""
+"""Writes the site: index, boards, a page a task and a method, coverage, failures; the same bytes every time."""
 
 from __future__ import annotations
 
-import csv
 import functools
-import io
+import html
 import json
 import math
 import os
-import shlex
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
 
-from leaderboard.charts import Series, heat_map, line_chart, whisker
-from leaderboard.model import Board, Cell, Sheet, build, entry_of, exhibits, slot_of
+from leaderboard import changes as comparison
+from leaderboard import coverage as covered
+from leaderboard import downloads, figures, markdown, text
+from leaderboard.aggregates import Aggregates, aggregates, describe, legend, pairing
+from leaderboard.model import NOT_RUN, Board, Cell, Run, Sheet, Slice, build, entry_of
+from leaderboard.prose import inline, typeset
+from leaderboard.standings import Estimate, Overview, families, overviews
 from suite.recipe import REFERENCE
-from suite.slots import SLOTS
-from suite.space import describe
+from suite.registry import registry
+from suite.space import describe as describe_space
 from suite.store.files import Read
 
 STATIC = Path(__file__).parent / "static"
-PALETTE = "abcdefgh"
-MAX_LINES = 8
+CLASS_FAILED = ' class="failed reason"'
+MARKER = "static/board.js"  # a folder that holds it is a site of ours
+
+
+def pages(read: Read) -> Iterator[tuple[str, bytes]]:
+    """Path and content of every file of the site; a pure function of the rows, in any order, and the registry."""
+    pa.default_memory_pool().release_unused()  # what reading and sorting left: half of the peak at 100,000 rows
+    board = build(read.table, read.problems)
+    yield "runs.csv", downloads.csv_bytes(board.runs)
+    yield "runs.json", downloads.json_bytes(board.runs)
+    yield "runs.parquet", downloads.parquet_bytes(board)
+    views = overviews(board)
+    main = [v for v in views if v.slice.main and not v.family]
+    failures = [r for r in board.runs if r.failed]
+    shared = {"board": board, "failed_runs": len(failures), "data": _data(board)}
+
+    def page(path: str, template: str, **values: Any) -> tuple[str, bytes]:
+        root = "../" * path.count("/")
+        return path, environment().get_template(template).render(root=root, path=path, **shared, **values).encode()
+
+    everything = [s for part in board.slices if part.main for s in board.of_slice(part)]
+    paired = {v.slice.key: pairing(v.sheets) for v in main}
+    yield page("index.html", "index.html", overviews=main, others=_other_boards(board), sheets=everything, pairing=paired)
+    for view in (v for v in views if v.family or not v.slice.main):
+        yield page(board_path(view.slice, view.family), "board.html", view=view, others=_other_boards(board))
+    for sheet in board.sheets.values():
+        yield page(sheet.path, "task.html", **_task(board, sheet))
+    for method in (REFERENCE, *board.methods):
+        yield page(method_path(method), "method.html", **_method(board, method))
+    yield page("aggregates.html", "aggregates.html", groups=_aggregates(main))
+    yield page("failures.html", "failures.html", failures=failures, skipped=[r for r in board.runs if r.status == NOT_RUN])
+    systems = covered.coverage(registry().methods, board.methods)
+    counts = covered.counts(systems)
+    yield page("coverage.html", "coverage.html", systems=systems, counts=counts, unlisted=covered.unlisted(registry().methods))
+    yield "LEADERBOARD.md", markdown.leaderboard(main).encode()
+    for file in sorted(STATIC.iterdir()):
+        yield f"static/{file.name}", file.read_bytes()
 
 
 def render(read: Read) -> dict[str, bytes]:
-    """All files of the site, by relative path; a pure function of the rows and the registry."""
-    board = build(read.table, read.problems)
-    environment = _environment()
-    pages: dict[str, str] = {}
-
-    def page(path: str, template: str, **values: Any) -> None:
-        root = "../" * path.count("/")
-        pages[path] = environment.get_template(template).render(board=board, root=root, path=path, **values)
-
-    page("index.html", "index.html", overview=[_overview(board, tier) for tier in board.tiers])
-    for (tier, task), sheet in sorted(board.sheets.items()):
-        page(f"task/{tier}.{task}.html", "task.html", sheet=sheet, charts=_task_charts(board, sheet))
-    for method in board.methods:
-        cells = board.of_method(method)
-        values = {"method": method, "entry": entry_of(method), "cells": cells, "slot": slot_of(board, method)}
-        page(f"method/{method}.html", "method.html", portrait=_portrait(cells), curves=_method_charts(board, cells), **values)
-    page("failures.html", "failures.html", failures=[r for r in board.rows if r["status"] != "ok"])
-    files = {path: text.encode() for path, text in pages.items()}
-    files |= {f"static/{f.name}": f.read_bytes() for f in sorted(STATIC.iterdir())}
-    files["runs.csv"] = _csv(board.rows).encode()
-    files["LEADERBOARD.md"] = environment.get_template("leaderboard.md").render(
-        board=board, overview=[_overview(board, tier) for tier in board.tiers]
-    ).encode()
-    return files
+    """All files of the site by path."""
+    return dict(pages(read))
 
 
 def write(read: Read, out: Path) -> list[str]:
-    """Write the site into `out`, replacing what an earlier build left there.
+    """Write the site into `out`, replacing what an earlier build left there, whole or not at all.
 
     Raises
     ------
     ValueError : `out` holds files that are not a site of ours.
     """
-    files = render(read)
-    if out.exists() and any(out.iterdir()) and not (out / "static" / "board.js").exists():
+    if out.exists() and any(out.iterdir()) and not (out / MARKER).exists():
         raise ValueError(f"{out} holds other files; choose an empty folder")
     out.parent.mkdir(parents=True, exist_ok=True)
     fresh = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
-    for path, data in files.items():
-        target = fresh / path
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(data)
-    fresh.chmod(0o755)
+    written = []
+    try:
+        for path, content in pages(read):
+            target = fresh / path
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(content)
+            written.append(path)
+        fresh.chmod(0o755)
+        _replace(fresh, out)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+    return sorted(written)
+
+
+def _replace(fresh: Path, out: Path) -> None:
     old = fresh.with_name(fresh.name + "-old")
     if out.exists():
         os.rename(out, old)
     os.rename(fresh, out)
     shutil.rmtree(old, ignore_errors=True)
-    return sorted(files)
 
 
 def differences(read: Read, out: Path) -> list[str]:
     """Paths of a committed site that a rebuild would change, add or remove."""
-    wanted = render(read)
-    found = {str(p.relative_to(out)): p.read_bytes() for p in out.rglob("*") if p.is_file()} if out.exists() else {}
-    return sorted(p for p in wanted.keys() | found.keys() if wanted.get(p) != found.get(p))
+    found = {p.relative_to(out).as_posix(): p for p in out.rglob("*") if p.is_file()} if out.exists() else {}
+    changed = []
+    for path, content in pages(read):
+        file = found.pop(path, None)
+        if file is None or not _same(path, content, file.read_bytes()):
+            changed.append(path)
+    return sorted([*changed, *found])
+
+
+def _same(path: str, wanted: bytes, found: bytes) -> bool:
+    """Equal bytes; of a Parquet file, which names the library that wrote it, equal rows."""
+    if wanted == found:
+        return True
+    if not path.endswith(".parquet"):
+        return False
+    try:
+        return bool(pq.read_table(pa.BufferReader(found)).equals(pq.read_table(pa.BufferReader(wanted))))
+    except (pa.ArrowException, OSError):
+        return False
+
+
+def compare(old: Read, new: Read, names: tuple[str, str]) -> tuple[str, bytes]:
+    """What changed between two result folders, as Markdown and as a page that stands alone."""
+    found = comparison.changes(build(old.table, old.problems), build(new.table, new.problems))
+    values = {"found": found, "names": names, "summary": comparison.summary(found)}
+    style = (STATIC / "board.css").read_text()
+    page = environment().get_template("changes.html").render(style=style, **values)
+    return markdown.differences(found, *names), page.encode()
 
 
 def top_lines(read: Read, count: int = 3) -> list[str]:
     """The best methods of each task, for a terminal."""
     board = build(read.table, read.problems)
     lines = []
-    for (tier, task), sheet in sorted(board.sheets.items()):
+    for sheet in board.sheets.values():
         best = [c for c in sheet.ranked if c.method != REFERENCE and c.n][:count]
-        shown = ", ".join(f"{c.method} {number(c.score.value)}{_plus_minus(c)}" for c in best)
+        shown = ", ".join(f"{c.method} {text.score_text(c.score)} ({text.bounds_text(c.score)})" for c in best)
         base = sheet.reference
-        held = f" (reference {number(base.score.value)})" if base and base.n else ""
-        lines.append(f"{task} [{tier}], {sheet.metric}, {_better(sheet)}: {shown}{held}")
+        held = f"; reference {text.score_text(base.score)}" if base and base.n else ""
+        run = sheet.first
+        what = f"{sheet.task} [{sheet.slice.key}], {text.metric_words(run.metric)}, {text.better(run.direction)}"
+        lines.append(f"{what}: {shown or 'no finished run'}{held}")
     return lines
 
 
-def _plus_minus(cell: Cell) -> str:
-    half = (cell.score.high - cell.score.low) / 2
-    return "" if math.isnan(half) else f" ± {number(half)}"
+# ---------------------------------------------------------------- paths
 
 
-def _better(sheet: Sheet) -> str:
-    return "lower is better" if sheet.direction == "min" else "higher is better"
+def board_path(part: Slice, family: str = "") -> str:
+    """Page of one slice's board, or of one family of it."""
+    name = text.slug(part.key) + (f".{text.slug(family)}" if family else "")
+    return f"board/{name}.html"
 
 
-# ---------------------------------------------------------------- overview
+def method_path(method: str) -> str:
+    return f"method/{text.slug(method)}.html"
 
 
-def _overview(board: Board, tier: str) -> dict[str, Any]:
-    """One tier: for each slot a table of methods by tasks."""
-    sheets = board.of_tier(tier)
-    slots = []
-    for slot in [*SLOTS, *sorted({slot_of(board, m) for m in board.methods} - set(SLOTS))]:
-        methods = [m for m in board.methods if slot_of(board, m) == slot and any(m in s.cells for s in sheets)]
-        shown = [s for s in sheets if any(m in s.cells for m in methods)]
-        if methods:
-            rows = sorted((_overview_row(m, shown) for m in methods), key=lambda r: (-r["gain"], r["method"]))
-            slots.append({"slot": slot, "sheets": shown, "rows": rows, "summary": getattr(SLOTS.get(slot), "summary", "")})
-    runs = [r for s in sheets for c in s.cells.values() for r in c.rows]
-    counts = {"runs": len(runs), "failed": sum(r["status"] != "ok" for r in runs), "tasks": len(sheets)}
-    methods_here = {m for s in sheets for m in s.cells if m != REFERENCE}
-    return {"tier": tier, "slots": slots, **counts, "methods": len(methods_here), "stale": sum(s.stale for s in sheets)}
+def run_link(run: Run) -> str:
+    """Stable address of a run: its id on its method's page."""
+    return f"{method_path(run.method)}#{run.run_id}"
 
 
-def _overview_row(method: str, sheets: Sequence[Sheet]) -> dict[str, Any]:
-    """A method's cells and its mean standardised gain, for the order of the rows.
+def safe_link(link: str) -> str:
+    """`link` where it is an https address, else ""."""
+    return link if link.startswith("https://") else ""
 
-    The gain is the paired difference to the reference in seed standard
-    deviations of the reference, clipped to +-6; a failed cell counts -6. It
-    depends on no other method.
-    """
-    cells = [(s, s.cells.get(method)) for s in sheets]
-    gains = [standard_gain(s, c) for s, c in cells if c is not None]
-    known = [g for g in gains if math.isfinite(g)]
-    verdicts = [c.verdict for _, c in cells if c is not None]
+
+# ---------------------------------------------------------------- what the templates show
+
+
+class Source(NamedTuple):
+    """Where runs come from."""
+
+    key: str
+    facts: str
+    runs: int
+
+
+def _data(board: Board) -> dict[str, Any]:
+    """Provenance of all runs shown: commits, environments, trust, and what is left out."""
+    runs = board.runs
+    environments: dict[str, list[Run]] = {}
+    commits: dict[tuple[str, bool], int] = {}
+    trust: dict[str, int] = {}
+    for run in runs:
+        environments.setdefault(run.environment_hash, []).append(run)
+        commits[run.commit, run.dirty] = commits.get((run.commit, run.dirty), 0) + 1
+        trust[run.trust] = trust.get(run.trust, 0) + 1
+    sources = [Source(k, _environment_words(found[0].environment), len(found)) for k, found in sorted(environments.items())]
     return {
-        "method": method,
-        "cells": cells,
-        "gain": sum(known) / len(known) if known else -7.0,
-        "counted": len(known),
-        "better": verdicts.count("better"),
-        "tied": verdicts.count("tied") + verdicts.count("open"),
-        "worse": verdicts.count("worse") + verdicts.count("failed"),
+        "runs": len(runs),
+        "environments": sources,
+        "commits": [(commit, dirty, count) for (commit, dirty), count in sorted(commits.items())],
+        "trust": sorted(trust.items()),
     }
 
 
-def standard_gain(sheet: Sheet, cell: Cell) -> float:
-    """The cell's paired difference in seed standard deviations, clipped to +-6; -6 when every run failed."""
-    if not cell.n:
-        return -6.0
-    if not sheet.sd > 0 or math.isnan(cell.gain.value):
-        return math.nan
-    return max(-6.0, min(6.0, cell.gain.value / sheet.sd))
+def _environment_words(environment: str) -> str:
+    facts = json.loads(environment or "{}")
+    order = ("device", "hardware", "threads", "dtype", "torch", "python", "numpy", "system", "packages")
+    named = [(k, facts[k]) for k in order if k in facts] + [(k, v) for k, v in sorted(facts.items()) if k not in order]
+    return ", ".join(f"{k} {v}" for k, v in named) or "not stated"
 
 
-# ---------------------------------------------------------------- charts
-
-
-def _curve(board: Board, rows: Sequence[Mapping[str, Any]], x: str) -> tuple[list[float], list[float], list, list]:
-    """Mean and range over seeds at the evaluations that all finished seeds share."""
-    runs = [board.curves[r["run_id"]] for r in rows if r["status"] == "ok" and board.curves.get(r["run_id"])]
-    if not runs:
-        return [], [], [], []
-    length = min(map(len, runs))
-    xs = [_mean([run[i][x] for run in runs]) for i in range(length)]
-    scores = [[_number(run[i]["score"]) for run in runs] for i in range(length)]
-    return xs, [_mean(s) for s in scores], [min(s) for s in scores], [max(s) for s in scores]
-
-
-def _task_charts(board: Board, sheet: Sheet) -> list[tuple[str, Markup]]:
-    """Learning curves of the best methods and the reference, against budget and against seconds."""
-    shown = [c for c in sheet.ranked if c.n and c.method != REFERENCE][: MAX_LINES - 1]
-    cells = [*([sheet.reference] if sheet.reference and sheet.reference.n else []), *shown]
-    charts = []
-    for x, label in (("spent", str(sheet.first["budget_unit"])), ("seconds", "training seconds on one core")):
-        series = [_series(board, cell, i, x) for i, cell in enumerate(cells)]
-        caption = f"{sheet.metric} on validation against {label}; band: range over seeds"
-        charts.append((caption, Markup(line_chart(series, label, f"{sheet.metric} ({sheet.unit})", caption, log_y=True))))
-    return [c for c in charts if c[1]]
-
-
-def _series(board: Board, cell: Cell, i: int, x: str, skip: int = 1) -> Series:
-    xs, ys, low, high = (values[skip:] for values in _curve(board, cell.rows, x))
-    kind = "reference" if cell.method == REFERENCE else PALETTE[(i - 1) % len(PALETTE)]
-    return Series(cell.method, xs, ys, low, high, kind)
-
-
-def _method_charts(board: Board, cells: Sequence[tuple[Sheet, Cell]]) -> list[tuple[str, Markup]]:
-    """The method's curve beside the reference's, one chart a task."""
-    charts = []
-    for sheet, cell in cells:
-        if not cell.n:
-            continue
-        pair = [c for c in (sheet.reference, cell) if c is not None and c.n]
-        series = [_series(board, c, 1, "spent") for c in pair]
-        caption = f"{sheet.task} ({sheet.tier}): {sheet.metric} against {sheet.first['budget_unit']}"
-        charts.append((caption, Markup(line_chart(series, str(sheet.first["budget_unit"]), sheet.metric, caption, True))))
-    return charts
-
-
-def _portrait(cells: Sequence[tuple[Sheet, Cell]]) -> Markup:
-    """Function and derivative of an activation, from the values its runs stored."""
-    for _, cell in cells:
-        for shown in exhibits(cell).values():
-            if shown.get("kind") == "activation":
-                value = Series("f(x)", shown["x"], shown["y"], kind="a")
-                slope = Series("f'(x)", shown["x"], shown["dy"], kind="b")
-                return Markup(line_chart([value, slope], "x", "f, f'", f"{cell.method} and its derivative"))
-    return Markup("")
-
-
-# ---------------------------------------------------------------- formatting
-
-
-def number(value: Any) -> str:
-    """Four significant digits, "-" for what is missing."""
-    if value is None or (isinstance(value, float) and not math.isfinite(value)):
-        return "-"
-    return f"{value:.4g}"
-
-
-def interval(cell: Cell) -> str:
-    """A score's interval in words."""
-    low, high = cell.score.low, cell.score.high
-    return "one seed" if math.isnan(low) else f"{number(low)} to {number(high)}"
-
-
-def reproduce(row: Mapping[str, Any]) -> str:
-    """The command that makes a row again."""
-    words = ["levelfield", "run", "--tasks", row["task"], "--methods", row["method"]]
-    words += ["--tier", row["tier"], "--seeds", f"{row['seed']},"]
-    return shlex.join(words)
-
-
-def mark(sheet: Sheet, cell: Cell) -> Markup:
-    """Whisker of the paired difference, on the task's common axis."""
-    known = [c.gain for c in sheet.cells.values() if c.n]
-    ends = [abs(v) for g in known for v in (g.value, g.low, g.high) if math.isfinite(v)]
-    scale = min(max(ends, default=0.0), 6 * sheet.sd if sheet.sd > 0 else math.inf)
-    return Markup(whisker(cell.gain.value, cell.gain.low, cell.gain.high, scale, cell.verdict))
-
-
-def maps(cell: Cell) -> list[dict[str, Any]]:
-    """PDE maps of a cell as images with captions."""
-    found = []
-    for name, shown in exhibits(cell).items():
-        if shown.get("kind") == "pde-map":
-            for part in ("solution", "prediction", "error"):
-                if part in shown:
-                    values = shown[part]
-                    low, high = min(map(min, values)), max(map(max, values))
-                    image = Markup(heat_map(values, low, high))
-                    found.append({"image": image, "caption": f"{name}: {part}, {number(low)} to {number(high)}"})
+def _other_boards(board: Board) -> dict[str, list[tuple[str, str]]]:
+    """Tier -> (label, path) of the boards beside the main one: families, tuned, equal device time."""
+    found: dict[str, list[tuple[str, str]]] = {}
+    for part in board.slices:
+        links = found.setdefault(part.tier, [])
+        names = families(board.of_slice(part))
+        if part.main:
+            links += [(f"{text.FAMILY_WORDS.get(f, f)} only", board_path(part, f)) for f in names if len(names) > 1]
+        else:
+            links.append((part.protocol, board_path(part)))
     return found
 
 
-def transcripts(cell: Cell) -> list[dict[str, Any]]:
-    """Sampled RLVR transcripts of a cell."""
-    return [t for shown in exhibits(cell).values() if shown.get("kind") == "transcripts" for t in shown["transcripts"]]
+def _task(board: Board, sheet: Sheet) -> dict[str, Any]:
+    best = next((c for c in sheet.ranked if c.n and c.verdict not in ("reference", "same")), None)
+    shown = [c for c in (sheet.reference, best) if c is not None and c.n]
+    metrics = {c.method: board.metrics(c) for c in sheet.ranked if c.n}
+    return {
+        "sheet": sheet,
+        "curves": figures.learning_curves(board, sheet),
+        "scatter": figures.cost_quality(sheet),
+        "exhibits": [
+            e
+            for i, c in enumerate(shown)
+            for e in figures.pde_exhibits(board, sheet, c, ("solution", "prediction", "error")[i > 0 :])
+        ],
+        "transcripts": [(c.method, found) for c in shown if (found := figures.transcripts(board, c))],
+        "metrics": metrics,
+        "metric_names": sorted({name for found in metrics.values() for name in found} - {sheet.first.metric}),
+        "recipe": board.recipe(sheet.reference) if sheet.reference else {},
+        "command": _task_command(sheet),
+        "runs": [r for c in sheet.cells.values() for r in c.runs],
+    }
 
 
-def _csv(rows: Sequence[Mapping[str, Any]]) -> str:
-    columns = (
-        "run_id", "tier", "task", "method", "slot", "seed", "status", "metric", "unit", "direction", "score",
-        "val_score", "steps", "spent", "budget", "budget_unit", "parameters", "flops", "train_seconds", "cost_ratio",
-        "digest", "task_hash", "method_hash", "commit", "message",
-    )  # fmt: skip
-    out = io.StringIO()
-    writer = csv.DictWriter(out, columns, extrasaction="ignore", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({k: _safe(row[k]) for k in columns} for row in rows)
-    return out.getvalue()
+def _method(board: Board, method: str) -> dict[str, Any]:
+    cells = board.of_method(method)
+    parts = [] if method == REFERENCE else method.split("+")
+    return {
+        "method": method,
+        "slot": board.slot_of(method),
+        "entries": [(name, entry_of(name)) for name in parts],
+        "cells": cells,
+        "curves": figures.method_curves(board, cells),
+        "portraits": figures.portraits(board, cells),
+        "exhibits": [e for s, c in cells for e in figures.pde_exhibits(board, s, c, ("prediction", "error"))],
+        "transcripts": [(s, found) for s, c in cells if (found := figures.transcripts(board, c))],
+        "run_rows": Markup("\n".join(_run_rows(cells, method == REFERENCE))),
+        "commands": [(s, cell_command(s, c)) for s, c in cells],
+    }
 
 
-def _safe(value: Any) -> Any:
-    """A cell that no spreadsheet takes for a formula."""
-    return f"'{value}" if isinstance(value, str) and value[:1] in "=+-@\t\r" else value
+def _run_rows(cells: Sequence[tuple[Sheet, Cell]], with_ladder: bool) -> Iterator[str]:
+    """Rows of a method's run table, in Python because there can be a hundred thousand."""
+    quote = functools.lru_cache(maxsize=4096)(html.escape)
+    for sheet, cell in cells:
+        key = quote(sheet.slice.key)
+        for run in (*cell.runs, *(r for _, r in sheet.ladder if with_ladder)):
+            message = f": {quote(run.message[:160])}" if run.message else ""
+            score = text.number(run.score) if run.ok else text.MISSING
+            yield (
+                f'<tr id="{quote(run.run_id)}"><th scope="row"><a href="#{quote(run.run_id)}"><code>{quote(run.run_id)}</code>'
+                f'</a></th><td>{quote(run.task)}</td><td>{key}</td><td class="num">{text.count(run.budget)}</td>'
+                f'<td class="num">{run.seed}</td><td{"" if run.ok else CLASS_FAILED}>{quote(run.status)}{message}</td>'
+                f'<td class="num">{score}</td><td class="num">{text.number(run.train_seconds, 3)}</td>'
+                f'<td class="reason">{quote(hyperparameter_text(run.hp))}</td><td><code>{quote(run.digest[:10])}</code></td>'
+                f"<td><code>{quote(run.method_hash)}</code></td><td><code>{quote(run.commit[:10])}</code>"
+                f'{" + changes" if run.dirty else ""}</td><td><a href="../index.html#env-{quote(run.environment_hash)}">'
+                f"<code>{quote(run.environment_hash)}</code></a></td><td>{quote(run.trust)}</td></tr>"
+            )
 
 
-def _mean(values: Sequence[float]) -> float:
-    return math.fsum(values) / len(values)
+def _aggregates(views: Sequence[Overview]) -> list[tuple[Overview, list[Aggregates]]]:
+    found = [(view, [a for table in view.tables if (a := aggregates(table)) is not None]) for view in views]
+    return [(view, tables) for view, tables in found if tables]
 
 
-def _number(value: Any) -> float:
-    return math.nan if value is None else float(value)
+def cell_command(sheet: Sheet, cell: Cell) -> str:
+    """The command that makes a cell's runs again."""
+    return _run_command(sheet, [cell.method], cell.runs)
+
+
+def _task_command(sheet: Sheet) -> str:
+    methods = [m for m in sheet.cells if m != REFERENCE]
+    return _run_command(sheet, methods or [REFERENCE], [r for c in sheet.cells.values() for r in c.runs])
+
+
+def _run_command(sheet: Sheet, methods: Sequence[str], runs: Sequence[Run]) -> str:
+    part, seeds = sheet.slice, text.seed_words({r.seed for r in runs})
+    where = ["--tasks", sheet.task, "--methods", ",".join(methods), "--tier", part.tier, "--seeds", seeds]
+    device = json.loads(runs[0].environment or "{}").get("device", "cpu")
+    more = ["--device", "cuda"] if str(device).startswith("cuda") else []
+    if part.trials and methods != [REFERENCE]:
+        return text.command(["levelfield", "tune", *where, "--trials", part.trials, *more])
+    return text.command(["levelfield", "run", *where, *(["--budget", "seconds"] if part.kind == "seconds" else []), *more])
+
+
+def estimate_text(estimate: Estimate | None, kind: str) -> tuple[str, str, str]:
+    """A headline's value, its interval over seeds and its interval over tasks ("" for one task), as text."""
+    if estimate is None:
+        return text.MISSING, text.MISSING, ""
+
+    def one(value: float) -> str:
+        return text.factor(value) if kind == "speedup" else text.fixed(value, 2, sign=True)
+
+    def pair(low: float, high: float) -> str:
+        if not math.isfinite(low):
+            return text.MISSING
+        return one(low) if low == high else f"{one(low)} to {one(high)}"
+
+    over_tasks = pair(estimate.low, estimate.high) if math.isfinite(estimate.low) else ""
+    return one(estimate.value), pair(estimate.seeds_low, estimate.seeds_high), over_tasks
+
+
+@functools.lru_cache(maxsize=4096)
+def hyperparameter_text(stored: str) -> str:
+    """A row's hyper-parameters (JSON) in words."""
+    return hyperparameters(json.loads(stored or "{}"))
+
+
+def hyperparameters(hp: Mapping[str, Any]) -> str:
+    """``lr = 0.001, betas = (0.9, 0.999)``."""
+    return ", ".join(f"{k} = {plain_value(v)}" for k, v in hp.items()) or "none"
+
+
+def plain_value(value: Any) -> str:
+    """A hyper-parameter without the last digits of binary fractions."""
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, list | tuple):
+        return "(" + ", ".join(map(plain_value, value)) + ")"
+    return str(value)
 
 
 @functools.cache
-def _environment() -> Environment:
-    environment = Environment(
+def environment() -> Environment:
+    """The templates; every value is escaped unless it is `Markup`."""
+    made = Environment(
         loader=PackageLoader("leaderboard", "templates"),
         autoescape=select_autoescape(["html"]),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"number": number, "interval": interval, "describe": describe}
-    environment.globals |= {
-        "reproduce": reproduce, "mark": mark, "maps": maps, "transcripts": transcripts, "better": _better,
-        "standard_gain": standard_gain, "entry_of": entry_of, "REFERENCE": REFERENCE, "loads": json.loads,
-        "isnan": lambda v: isinstance(v, float) and math.isnan(v),
+    made.filters |= {
+        "number": text.number, "count": text.count, "factor": text.factor, "score": text.score_text, "gain": text.gain_text,
+        "bounds": text.bounds_text, "metric_words": text.metric_words, "unit_words": text.unit_words,
+        "describe": describe_space, "typeset": typeset, "inline": inline, "safe_link": safe_link, "slug": text.slug,
+        "stored_hp": hyperparameter_text, "hp": hyperparameters, "plain": plain_value,
     }  # fmt: skip
-    return environment
+    made.globals |= {
+        "REFERENCE": REFERENCE, "slot_words": text.slot_words, "tier_words": text.TIER_WORDS, "plural": text.plural,
+        "listing": text.listing, "better": text.better, "family_words": text.FAMILY_WORDS, "verdicts": text.VERDICT_WORDS,
+        "gain_mark": figures.gain_mark, "gain_axis": figures.gain_axis,
+        "board_path": board_path, "method_path": method_path, "run_link": run_link, "cell_command": cell_command,
+        "estimate": estimate_text, "registered": lambda: registry().methods, "describe_aggregate": describe,
+        "legend": legend, "isfinite": math.isfinite, "change_score": comparison.score, "EQUAL": comparison.EQUAL,
+    }  # fmt: skip
+    return made

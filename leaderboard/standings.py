@@ -101,6 +101,7 @@ class SlotTable:
     rows : in the order of the headline, the reference among them.
     headline : "speedup" where every task has a ladder, else "gain"; "" where there is nothing to order by.
     leaders : methods that share first place.
+    stats : the statistics board that headline, ranks and ties come from; None without a usable task.
     """
 
     slot: str
@@ -108,44 +109,74 @@ class SlotTable:
     rows: tuple[Standing, ...]
     headline: str
     leaders: tuple[str, ...]
+    stats: StatsBoard | None
 
     @property
     def has_speedup(self) -> bool:
         return any(row.speedup for row in self.rows)
 
 
-def slot_tables(board: Board, sheets: Sequence[Sheet]) -> list[SlotTable]:
+@dataclass(frozen=True)
+class SliceStats:
+    """The statistics boards of a slice's sheets; slot tables are cut from them.
+
+    Attributes
+    ----------
+    laddered : tasks with a finished reference and its ladder, on the scale of effective speedups.
+    spread : tasks whose reference finished at least twice, in its seed standard deviations.
+    """
+
+    laddered: StatsBoard | None
+    spread: StatsBoard | None
+
+    @classmethod
+    def of(cls, sheets: Sequence[Sheet]) -> SliceStats:
+        usable = [s for s in sheets if s.usable]
+        return cls(
+            _stats_board([s for s in usable if s.rungs], ladder=True),
+            _stats_board([s for s in usable if s.reference is not None and s.reference.n > 1]),
+        )
+
+    def cut(self, methods: Sequence[str], tasks: Sequence[str]) -> tuple[StatsBoard | None, StatsBoard | None]:
+        """The laddered and the spread board of some methods and tasks; None where no task is left."""
+
+        def part(board: StatsBoard | None) -> StatsBoard | None:
+            known = [] if board is None else [t for t in tasks if t in board.cells.tasks]
+            return board.only(methods, known) if board is not None and known else None
+
+        return part(self.laddered), part(self.spread)
+
+
+def slot_tables(sheets: Sequence[Sheet], stats: SliceStats) -> list[SlotTable]:
     """A table for each slot that the sheets have methods of, in the order of the slots."""
     by_slot: dict[str, set[str]] = {}
     for sheet in sheets:
         for cell in sheet.others:
             by_slot.setdefault(cell.first.slot, set()).add(cell.method)
     order = [s for s in SLOTS if s in by_slot] + sorted(set(by_slot) - set(SLOTS))
-    return [_table(slot, sorted(by_slot[slot]), sheets) for slot in order]
+    return [_table(slot, sorted(by_slot[slot]), sheets, stats) for slot in order]
 
 
-def _table(slot: str, methods: list[str], sheets: Iterable[Sheet]) -> SlotTable:
+def _table(slot: str, methods: list[str], sheets: Iterable[Sheet], stats: SliceStats) -> SlotTable:
     shown = tuple(s for s in sheets if any(m in s.cells for m in methods))
-    usable = [s for s in shown if s.usable]
-    everyone = [REFERENCE, *methods]
-    laddered = [s for s in usable if s.rungs]
-    spread = [s for s in usable if s.reference is not None and s.reference.n > 1]
-    speedups = _speedups(everyone, laddered)
-    gains, plain = _gains(everyone, spread)
-    whole = len(laddered) == len(usable) and bool(usable)
-    board = _stats_board(everyone, laddered, True) if whole else plain
+    usable = [s.task for s in shown if s.usable]
+    laddered, spread = stats.cut([REFERENCE, *methods], usable)
+    whole = laddered is not None and len(laddered.cells.tasks) == len(usable)
+    speedups = _speedups(laddered)
+    gains = {} if whole else _gains(spread)
+    board = laddered if whole else spread
     ranks, letters, leaders = _places(board)
     rows = [
         Standing(
             m,
             tuple(s.cells.get(m) for s in shown),
-            tuple(_fits(m, slot, s) for s in shown),
+            tuple(_fits(m, s) for s in shown),
             speedups.get(m),
             gains.get(m),
             ranks.get(m),
             letters.get(m, ""),
         )
-        for m in everyone
+        for m in (REFERENCE, *methods)
         if m != REFERENCE or usable
     ]
     headline = "speedup" if whole else "gain" if gains else ""
@@ -155,10 +186,10 @@ def _table(slot: str, methods: list[str], sheets: Iterable[Sheet]) -> SlotTable:
         value = found.value if found else math.nan
         return (math.isnan(value), 0.0 if math.isnan(value) else -value, row.method != REFERENCE, row.method)
 
-    return SlotTable(slot, shown, tuple(sorted(rows, key=key)), headline, leaders)
+    return SlotTable(slot, shown, tuple(sorted(rows, key=key)), headline, leaders, board)
 
 
-def _fits(method: str, slot: str, sheet: Sheet) -> bool:
+def _fits(method: str, sheet: Sheet) -> bool:
     """Whether the method is meant for the task; so it is wherever it was run."""
     if method in sheet.cells or sheet.info is None:
         return method in sheet.cells
@@ -166,9 +197,8 @@ def _fits(method: str, slot: str, sheet: Sheet) -> bool:
     return all(part is not None and part.fits(sheet.info) for part in parts)
 
 
-def _stats_board(methods: Sequence[str], sheets: Sequence[Sheet], ladder: bool = False) -> StatsBoard | None:
-    cells = [s.cells[m] for s in sheets for m in methods if m in s.cells]
-    runs = [r for c in cells for r in c.runs if r.status != NOT_RUN]
+def _stats_board(sheets: Sequence[Sheet], ladder: bool = False) -> StatsBoard | None:
+    runs = [r for s in sheets for c in s.cells.values() for r in c.runs if r.status != NOT_RUN]
     if not runs:
         return None
     return StatsBoard.of(stats_frame(runs), ladder_frame(sheets) if ladder else None)
@@ -190,22 +220,20 @@ def _one_a_seed(runs: Iterable[Run]) -> list[Run]:
     return [latest[s] for s in sorted(latest)]
 
 
-def _speedups(methods: Sequence[str], sheets: Sequence[Sheet]) -> dict[str, Estimate]:
+def _speedups(board: StatsBoard | None) -> dict[str, Estimate]:
     """Geometric mean of the effective speedups over the tasks that have a ladder."""
-    board = _stats_board(methods, sheets, ladder=True)
     if board is None:
         return {}
     frame = suite_speedups(board)
     columns = ["speedup", "seeds_low", "seeds_high", "low", "high", "tasks"]
     rows = frame[columns].itertuples(index=False, name=None)
-    return {m: Estimate(*row) for m, row in zip(frame["method"], rows, strict=True)}
+    return {str(m): Estimate(*row) for m, row in zip(frame["method"], rows, strict=True)}
 
 
-def _gains(methods: Sequence[str], sheets: Sequence[Sheet]) -> tuple[dict[str, Estimate], StatsBoard | None]:
+def _gains(board: StatsBoard | None) -> dict[str, Estimate]:
     """Mean difference to the reference in its seed standard deviations, clipped to +-6, a failed run counting -6."""
-    board = _stats_board(methods, sheets)
     if board is None:
-        return {}, None
+        return {}
     found = {}
     for m, method in enumerate(board.cells.methods):
         counted = np.isfinite(board.values[m])
@@ -217,7 +245,7 @@ def _gains(methods: Sequence[str], sheets: Sequence[Sheet]) -> tuple[dict[str, E
         seeds = seed_interval(values, board.variances[m, counted], freedom, board.level)
         bounds = (float(np.clip(x, -SD_CLIP, SD_CLIP)) for x in (seeds.low, seeds.high, both.low, both.high))
         found[method] = Estimate(both.value, *bounds, len(values))
-    return found, board
+    return found
 
 
 def _places(
@@ -271,7 +299,17 @@ class Overview:
         return sum(c is not None and c.n > 0 for r in rows for c in r.cells), sum(r.possible for r in rows)
 
 
-def overview(board: Board, part: Slice, family: str = "") -> Overview:
-    """The tables of a slice, every interval and tie computed from its own tasks only."""
-    sheets = tuple(s for s in board.of_slice(part) if not family or s.first.family == family)
-    return Overview(part, family, sheets, tuple(slot_tables(board, sheets)))
+def overviews(board: Board) -> list[Overview]:
+    """Every slice, and of the main ones every family by itself where there are several.
+
+    Every interval, rank and tie is computed from the tasks of its own overview only.
+    """
+    found = []
+    for part in board.slices:
+        sheets = board.of_slice(part)
+        stats = SliceStats.of(sheets)
+        names = families(sheets)
+        for family in ("", *(names if part.main and len(names) > 1 else ())):
+            chosen = tuple(s for s in sheets if not family or s.first.family == family)
+            found.append(Overview(part, family, chosen, tuple(slot_tables(chosen, stats))))
+    return found

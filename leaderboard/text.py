@@ -167,11 +167,11 @@ METRIC_WORDS = {
 UNIT_WORDS = {"log10": "decades", "share": "share of answers"}
 FAMILY_WORDS = {"vision": "vision", "language": "language", "pde": "PDE", "rlvr": "RLVR"}
 VERDICT_WORDS = {
-    "better": "better than the reference",
-    "worse": "worse than the reference",
-    "tied": "not separated from the reference",
+    "better": "better",
+    "worse": "worse",
+    "tied": "not separated",
     "same": "identical runs",
-    "open": "one pair: no interval",
+    "open": "one pair, no interval",
     "failed": "every run failed",
     "skipped": "not run here",
     "reference": "the reference",
@@ -192,4 +192,4 @@ def factor(value: float) -> str:
     """A ratio, ``1.25×``."""
     if not math.isfinite(value):
         return MISSING
-    return (f"{value:.3g}" if value < 10 else f"{value:.0f}") + "×" if value >= 1e-3 else number(value, 3) + "×"
+    return (f"{value:.2f}" if 0.095 <= value < 9.995 else number(value, 3)) + "×"

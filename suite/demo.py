@@ -7,36 +7,42 @@ import time
 from pathlib import Path
 
 from suite.cli.main import main
+from suite.cli.run import describe, launch
+from suite.runner.spec import RunSpec, plan
 
 OUT = Path("runs/demo")
 SITE = Path("runs/demo-site")
-# Which methods run where: a slot is shown on the task that answers fastest.
+SEEDS = range(2)
+COST_SECONDS = 0.6
+# Which methods run where; the longest task first, so that no core waits for one of its runs at the end.
 PLAN = {
-    "digits-cnn": "relu,gelu,silu,mish,golu,crrelu,smelu,sgd,ema,cosine",
-    "dyck-gpt": "adamw,lion,muon,grams,swiglu,stablemax,wsd",
-    "convection": "uniform,r3",
-    "add2-rlvr": "grpo,dr-grpo,ngrpo",
+    "add2-rlvr": "dr-grpo ngrpo",
+    "convection": "uniform r3",
+    "dyck-gpt": "lion muon grams swiglu",
+    "digits-cnn": "relu gelu silu mish golu crrelu smelu ema",
 }
 
 
 def demo() -> None:
     """Run the plan at two seeds, then write the board and print its top."""
     started = time.monotonic()
+    specs: list[RunSpec] = []
     for task, methods in PLAN.items():
-        sys.stdout.write(f"\n{task}: {methods.replace(',', ', ')}\n")
-        sys.stdout.flush()
-        command = ["run", "--tasks", task, "--methods", methods, "--seeds", "2", "--out", str(OUT)]
-        _levelfield([*command, "--cost", "0.7"])
-    _levelfield(["board", str(OUT), "--out", str(SITE)])
-    sys.stdout.write(f"\nall of it took {time.monotonic() - started:.0f} s; the same command resumes\n")
-
-
-def _levelfield(arguments: list[str]) -> None:
+        sys.stdout.write(f"{task}: {methods.replace(' ', ', ')}\n")
+        specs += plan([task], methods.split(), "quick", SEEDS)[0]
+    sys.stdout.write(f"{len(specs)} runs, each on one core, {len(SEEDS)} seeds a method\n\n")
+    sys.stdout.flush()
+    progress, _ = launch(specs, OUT, cost=COST_SECONDS)
+    if progress.phase == "stopped":
+        sys.exit("stopped: the same command goes on where this one ended")
+    sys.stdout.write(f"{describe(progress)}\n\n")
+    sys.stdout.flush()
     try:
-        main(arguments)
+        main(["board", str(OUT), "--out", str(SITE)])
     except SystemExit as end:
-        if end.code not in (0, 1, None):  # 1: a run failed, and its row says so
+        if end.code:
             raise
+    sys.stdout.write(f"\nall of it took {time.monotonic() - started:.0f} s; the same command resumes\n")
 
 
 if __name__ == "__main__":

@@ -8,29 +8,55 @@ from typing import Annotated
 
 import typer
 
+SITE = Path("leaderboard/site")
+
 
 def board(
     results: Annotated[list[Path] | None, typer.Argument(help="Results folders; default: results.")] = None,
-    out: Annotated[Path, typer.Option(help="Folder of the site.")] = Path("leaderboard/site"),
+    out: Annotated[Path | None, typer.Option(help=f"Folder of the site; default: {SITE}.")] = None,
     check: Annotated[bool, typer.Option("--check", help="Write nothing; fail when a rebuild would differ.")] = False,
+    diff: Annotated[
+        tuple[Path, Path] | None,
+        typer.Option(help="Two results folders, OLD NEW: print which scores changed; --out keeps it as pages."),
+    ] = None,
     top: Annotated[int, typer.Option(help="Best methods a task to print.")] = 3,
 ) -> None:
-    """Write the leaderboard: index, a page a task and a method."""
+    """Write the leaderboard: index, a page a task and a method, coverage, failures, downloads."""
+    if diff is not None:
+        if results or check:
+            raise ValueError("--diff takes its two folders itself; leave out other folders and --check")
+        _diff(*diff, out)
+        return
     from leaderboard.site import differences, top_lines, write
     from suite.store.files import read
 
+    site = out or SITE
     found = read(results or [Path("results")])
     for problem in found.problems:
         sys.stderr.write(f"levelfield: set aside: {problem}\n")
     if check:
-        changed = differences(found, out)
+        changed = differences(found, site)
         for path in changed[:20]:
             sys.stdout.write(f"differs: {path}\n")
         sys.stdout.write(f"{len(changed)} files differ from a rebuild\n" if changed else "the site is up to date\n")
         raise typer.Exit(1 if changed else 0)
     if not found.table.num_rows:
         raise ValueError(f"no results in {', '.join(map(str, results or ['results']))}; `levelfield run` makes some")
-    write(found, out)
+    write(found, site)
     for line in top_lines(found, top):
         sys.stdout.write(f"{line}\n")
-    sys.stdout.write(f"\nboard: {(out / 'index.html').resolve().as_uri()}\n")
+    sys.stdout.write(f"\nboard: {(site / 'index.html').resolve().as_uri()}\n")
+
+
+def _diff(old: Path, new: Path, out: Path | None) -> None:
+    from leaderboard.site import compare
+    from suite.store.files import read, write_bytes
+
+    found = [read([folder]) for folder in (old, new)]
+    for problem in [p for part in found for p in part.problems]:
+        sys.stderr.write(f"levelfield: set aside: {problem}\n")
+    markdown, page = compare(*found, (str(old), str(new)))
+    sys.stdout.write(markdown)
+    if out is not None:
+        write_bytes(out / "changes.md", markdown.encode())
+        write_bytes(out / "changes.html", page)

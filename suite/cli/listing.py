@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import sys
 from typing import Annotated, Any
 
@@ -79,10 +80,10 @@ def show(name: Annotated[str, typer.Argument(help="A method, a task or a slot.")
         facts["methods"] = ", ".join(m.name for m in suite.methods(name))
         print_json(facts) if json else _print_facts(facts)
     else:
-        try:
-            known.method(name)
-        except UnknownName as error:
-            raise UnknownName(str(error).replace("no method named", "no method, task or slot named")) from None
+        near = difflib.get_close_matches(name, [*known.methods, *known.tasks, *suite.SLOTS], n=3, cutoff=0.5)
+        hint = f"did you mean {' or '.join(near)}?" if near else "see `levelfield methods` and `levelfield tasks`"
+        broken = "".join(f"\nnot read: {problem}" for problem in known.problems)
+        raise UnknownName(f"no method, task or slot named {name!r}; {hint}{broken}")
 
 
 def _show_method(method: suite.Method, json: bool) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from suite.cli import board, check, gate, listing, new, results, run, tune
+from suite.cli import board, check, data, gate, listing, new, results, run, tune
 from suite.registry import RegistryError, add_entry_file
 
 app = typer.Typer(
@@ -42,6 +42,7 @@ app.command("run-one")(run.run_one)
 app.command("tune")(tune.tune)
 app.command("reference")(tune.reference)
 app.add_typer(results.app, name="results")
+app.add_typer(data.app, name="data")
 app.command("board")(board.board)
 app.command("check")(check.check)
 app.command("gate")(gate.gate)

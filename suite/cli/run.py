@@ -261,12 +261,17 @@ def _finish(progress: Progress, out: Path, seconds: float, json: bool, planned: 
 
 
 def _reasons(out: Path, planned: set[str]) -> list[str]:
-    """Each distinct failure once, with how many runs it took."""
+    """Each distinct reason once a task, with the runs it took."""
     from collections import Counter
 
     from suite.store.files import read
 
     rows = read(out / "runs").table.select(["run_id", "task", "method", "status", "message"]).to_pylist()
     bad = [r for r in rows if r["status"] != "ok" and r["run_id"] in planned]
-    seen = Counter((r["task"], r["method"], r["status"], r["message"].split("\n")[0]) for r in bad)
-    return [f"{n} x {method} on {task}: {status}: {why}" for (task, method, status, why), n in seen.items()]
+    seen: dict[tuple[str, str, str], Counter[str]] = {}
+    for r in bad:
+        seen.setdefault((r["task"], r["status"], r["message"].split("\n")[0]), Counter())[r["method"]] += 1
+    return [
+        f"{task}, {sum(by.values())} runs ({', '.join(by)}): {status}: {why}"
+        for (task, status, why), by in seen.items()
+    ]

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy import stats
+from scipy.special import stdtrit
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -104,7 +104,7 @@ def trimmed_interval(values: np.ndarray, trim: float = 0.1, level: float = 0.95)
     kept = ordered[cut : n - cut]
     winsorized = np.clip(values, ordered[cut], ordered[n - cut - 1])
     error = winsorized.std(ddof=1) / ((1 - 2 * cut / n) * math.sqrt(n))
-    return float(kept.mean()), float(stats.t.ppf(0.5 + level / 2, n - 2 * cut - 1) * error)
+    return float(kept.mean()), float(stdtrit(n - 2 * cut - 1, 0.5 + level / 2) * error)
 
 
 def _trainer(spec: RunSpec) -> Trainer:

@@ -53,11 +53,15 @@ class Leases:
             (self.folder / run_id).unlink(missing_ok=True)
 
     def release_all(self) -> None:
+        """Let go of everything, and clear away the leases of the dead."""
         for run_id in list(self.held):
             self.release(run_id)
-        for grave in self.folder.glob(".dead-*"):  # of a launcher that was killed while it buried
-            grave.unlink(missing_ok=True)
         with contextlib.suppress(OSError):
+            for path in self.folder.iterdir():  # what launchers that were killed have left
+                if path.name.startswith(".dead-"):
+                    path.unlink(missing_ok=True)
+                elif self._stale(path):
+                    self._bury(path)
             self.folder.rmdir()
 
     def _bury(self, path: Path) -> bool:

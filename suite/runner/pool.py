@@ -268,16 +268,16 @@ class Pool:
 
     def _retry(self, run_id: str, spec: RunSpec, costs: dict[str, dict[str, Any]], event: dict[str, Any]) -> None:
         """Start a killed worker's run again, at most twice; then record the failure as its result."""
-        code, log = event.get("code"), str(event.get("log", "")).strip()
+        code, log = int(event["code"]), str(event.get("log", "")).strip()
         if self.attempts[run_id] < MAX_ATTEMPTS:
             self.progress.retried += 1
             self._send_run(run_id, spec, costs)
             return
-        cause = f"killed by signal {-code}" if isinstance(code, int) and code < 0 else f"ended with exit code {code}"
+        cause = f"killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
         message = f"the worker was {cause} in each of {MAX_ATTEMPTS} attempts; last output: {log[-400:] or 'none'}"
         request = self._request("fail", spec, run_id, self._row(run_id)) | {"status": "error", "message": message}
         self.attempts[run_id] += 1
-        if self.attempts[run_id] > MAX_ATTEMPTS + 2:
+        if self.attempts[run_id] > MAX_ATTEMPTS + 2 and code >= 0:
             reason = log.splitlines()[-1] if log else "no output"
             raise StoreError(f"{self._row(run_id)}: the result could not be written: {reason}")
         self._send(request | {"extra": self._extra(run_id, spec, costs)})
@@ -348,9 +348,10 @@ class Pool:
         os.set_blocking(self.server.stdout.fileno(), False)
         self.buffer = b""
         while not any(e["event"] == "ready" for e in self._events(timeout=60, wait_for="ready")):
-            tail = (self.out / ".server.log").read_text(errors="replace")[-2000:]
+            tail = (self.out / ".server.log").read_text(errors="replace")[-2000:].strip()
+            server = self.server
             self._stop_server()
-            raise ServerDied(f"the worker server did not start:\n{tail}")
+            raise ServerDied(f"the worker server did not start (exit code {server.returncode}): {tail or 'no output'}")
         modules = {name for spec in specs for name in _heavy(spec)}
         if modules:
             self._send({"do": "import", "modules": sorted(modules)})

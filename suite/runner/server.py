@@ -30,7 +30,7 @@ from suite.runner.spec import RunSpec
 
 POLL_SECONDS = 0.005
 SCORE_LIMIT = 120.0
-WARM = ("scipy.stats", "suite.runner.cost", "suite.runner.execute", "suite.train.supervised", "suite.store.files")
+WARM = ("suite.runner.cost", "suite.runner.execute", "suite.train.supervised", "suite.store.files")
 LOG_LIMIT = 512 * 2**20  # largest file a run may write, bytes
 
 

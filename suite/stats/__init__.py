@@ -5,7 +5,7 @@ where there is one from the reference *ladder* (see `check_ladder`).
 `board_table` gives the whole of it; the other functions give its parts.
 """
 
-from suite.stats.adaptive import cell_states, default_looks, look_levels, next_cells, seeds_saved, spent
+from suite.stats.adaptive import cell_states, default_looks, error_spent, look_levels, next_cells, seeds_saved
 from suite.stats.aggregate import (
     interquartile_mean,
     iqm,
@@ -19,7 +19,7 @@ from suite.stats.aggregate import (
     win_rates,
 )
 from suite.stats.board import Board
-from suite.stats.elo import bradley_terry, elo
+from suite.stats.elo import bradley_terry, elo_ratings
 from suite.stats.intervals import (
     Equivalence,
     Interval,
@@ -69,12 +69,12 @@ __all__ = [
     "METRICS", "REFERENCE", "Board", "BoardMetric", "Cells", "Claim", "Comparisons", "Equivalence", "GateDecision",
     "GatePower", "Interval", "PairedTest", "TableError", "best_of_k", "board_table", "bootstrap_interval",
     "bradley_terry", "cell_speedups", "cell_states", "check_ladder", "check_runs", "claim_table", "claim_verdict",
-    "compact_letters", "compare_all", "default_looks", "effective_speedup", "elo", "first_place", "gate_power", "holm",
+    "compact_letters", "compare_all", "default_looks", "effective_speedup", "elo_ratings", "error_spent", "first_place", "gate_power", "holm",
     "interquartile_mean", "iqm", "iqm_interval", "ladder_report", "leave_one_method_out", "leave_one_task_out",
     "look_levels", "mean_interval", "mean_ranks", "metric_agreement", "minimum_detectable_effect", "next_cells",
     "paired_differences", "paired_power", "paired_summary", "paired_test", "pairing_gain", "pairwise_win_rates",
     "performance_profile", "profile_area", "profiles", "rank_agreement", "rank_intervals", "score_profiles",
-    "seeds_needed", "seeds_saved", "sensitivity", "shares_letter", "sign_flip_test", "spent", "stability_summary",
+    "seeds_needed", "seeds_saved", "sensitivity", "shares_letter", "sign_flip_test", "stability_summary",
     "suite_false_alarm", "suite_speedups", "t1_decision", "t2_decision", "t_interval", "task_ranks", "tie_letters",
     "tost", "wilson_interval", "win_rate_interval", "win_rates",
 ]  # fmt: skip

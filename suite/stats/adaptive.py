@@ -58,7 +58,7 @@ def default_looks(max_seeds: int) -> tuple[int, ...]:
     return (*(n for n in looks if n < max_seeds), max_seeds)
 
 
-def spent(fraction: float, alpha: float, kind: Spending = "pocock") -> float:
+def error_spent(fraction: float, alpha: float, kind: Spending = "pocock") -> float:
     """Two-sided error spent once `fraction` of the seeds is in (Lan and DeMets 1983).
 
     "Discrete sequential boundaries for clinical trials": each side spends
@@ -91,7 +91,7 @@ def look_levels(looks: tuple[int, ...], alpha: float = 0.05, kind: Spending = "p
     """
     if not looks or any(b <= a for a, b in pairwise(looks)) or looks[0] < 1:
         raise ValueError(f"looks must be increasing seed counts, got {looks}")
-    upto = [0.0, *(spent(n / looks[-1], alpha, kind) for n in looks)]
+    upto = [0.0, *(error_spent(n / looks[-1], alpha, kind) for n in looks)]
     return tuple(b - a for a, b in pairwise(upto))
 
 

@@ -95,7 +95,7 @@ def _jackknife_half_width(values: FloatArray, sizes: list[int], level: float) ->
     left_out = interquartile_mean(values, weights)
     parts = [left_out[start : start + n] for start, n in zip(starts, sizes, strict=False)]
     variances = [(len(part) - 1) ** 2 / len(part) * float(np.var(part, ddof=1)) for part in parts]
-    df = satterthwaite(variances, [n - 1 for n in sizes])
+    df = float(satterthwaite(variances, [n - 1 for n in sizes]))
     return float(stdtrit(df, 0.5 + 0.5 * level)) * float(np.sqrt(np.sum(variances)))
 
 
@@ -146,7 +146,7 @@ def performance_profile(costs: npt.ArrayLike, taus: npt.ArrayLike = DEFAULT_TAUS
 def profile_area(profile: npt.ArrayLike, taus: npt.ArrayLike = DEFAULT_TAUS) -> FloatArray:
     """Area under a profile over [tau_1, tau_K] divided by its width: (..., K) -> (...,) in [0, 1].
 
-    Dahl et al. (2023), "Benchmarking neural network training algorithms", section 4.
+    Dahl et al. (2023), "Benchmarking neural network training algorithms".
     """
     rho, tau = np.asarray(profile, dtype=np.float64), np.asarray(taus, dtype=np.float64)
     middle = 0.5 * (rho[..., 1:] + rho[..., :-1])
@@ -182,8 +182,7 @@ def score_profiles(
 ) -> pd.DataFrame:
     """Share of runs whose value exceeds tau, averaged over tasks, with a pointwise band over seeds.
 
-    The run-score distribution of Agarwal et al. (2021), equation 2, on the
-    board's scale; the band is the stratified bootstrap's, n - 1 draws a task.
+    The run-score distribution of Agarwal et al. (2021) on the board's scale; the band is the stratified bootstrap's, n - 1 draws a task.
 
     Returns
     -------
@@ -256,7 +255,8 @@ def win_rate_interval(rates: FloatArray, pairs: FloatArray, level: float = 0.95)
 
     Parameters
     ----------
-    rates : (T,) win rate by task. pairs : (T,) number of pairs by task.
+    rates : (T,) win rate by task.
+    pairs : (T,) number of pairs by task.
     """
     p, tasks, total = exact_mean(rates), len(rates), float(np.sum(pairs))
     if tasks == 1:

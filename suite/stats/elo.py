@@ -73,7 +73,7 @@ def _units(board: Board) -> FloatArray:
     return units
 
 
-def elo(runs: pd.DataFrame | Board, *, ridge: float = 0.1) -> pd.DataFrame:
+def elo_ratings(runs: pd.DataFrame | Board, *, ridge: float = 0.1) -> pd.DataFrame:
     """Elo of every method from runs of the same task and seed; the reference is 1000.
 
     Each pair plays one game a task, shared out over its seeds; a failed run

@@ -69,7 +69,7 @@ def exact_mean(x: npt.ArrayLike) -> float:
 def t_half_width(
     sd: npt.ArrayLike, n: npt.ArrayLike, level: float = 0.95, df: npt.ArrayLike | None = None
 ) -> FloatArray:
-    """Half width t_{(1 + level) / 2, df} * sd / sqrt(n); nan where df < 1. Broadcasts.
+    """Half width t_{(1 + level) / 2, df} * sd / sqrt(n); nan where df is not positive. Broadcasts.
 
     Parameters
     ----------
@@ -80,7 +80,7 @@ def t_half_width(
     n = np.asarray(n, dtype=np.float64)
     df = n - 1 if df is None else np.asarray(df, dtype=np.float64)
     with np.errstate(invalid="ignore", divide="ignore"):
-        width = stdtrit(np.where(df >= 1, df, np.nan), 0.5 + 0.5 * level) * np.asarray(sd) / np.sqrt(n)
+        width = stdtrit(np.where(df > 0, df, np.nan), 0.5 + 0.5 * level) * np.asarray(sd) / np.sqrt(n)
     return np.asarray(width, dtype=np.float64)
 
 
@@ -105,7 +105,7 @@ def expanded_normal(level: float, n: int) -> float:
 
     sqrt(n / (n - 1)) * t_{(1 + level) / 2, n - 1}: the bootstrap's spread is
     sqrt((n - 1) / n) of s / sqrt(n), and its tails are normal (Hesterberg 2015,
-    "What teachers should know about the bootstrap", section 3.3).
+    "What teachers should know about the bootstrap").
     """
     return math.sqrt(n / (n - 1)) * float(stdtrit(n - 1, 0.5 + 0.5 * level))
 
@@ -253,16 +253,22 @@ def tost(x: npt.ArrayLike, margin: float, y: npt.ArrayLike | None = None, alpha:
     return Equivalence(mean, mean - half, mean + half, p, p < alpha)
 
 
-def satterthwaite(variances: npt.ArrayLike, freedom: npt.ArrayLike) -> float:
-    """Degrees of freedom of a sum of independent variance estimates.
+def satterthwaite(variances: npt.ArrayLike, freedom: npt.ArrayLike) -> FloatArray:
+    """Degrees of freedom of a sum of independent variance estimates, (..., k) -> (...,).
 
-    (sum v)^2 / sum(v^2 / (df + 2)) - 2: Satterthwaite (1946) with v^2 replaced
-    by its unbiased estimate df / (df + 2) v^2 of sigma^4, so that one term gives its own df
-    and k equal terms give about k df even where df is 1.
+    (sum v)^2 / sum(v^2 / (df + 1)) - 1. Satterthwaite (1946) has df and 0 in
+    place of df + 1 and 1, which is too cautious where each df is 1 or 2; the
+    unbiased estimates df + 2 and 2 are too bold where the variances differ. The
+    middle keeps an interval of level .95 within .93 to .97 from df = 1 on
+    (simulated in the tests), and gives a single term its own df.
+
+    Parameters
+    ----------
+    variances, freedom : (..., k) variance estimates and their degrees of freedom.
     """
-    v, df = np.asarray(variances, dtype=np.float64), np.asarray(freedom, dtype=np.float64)
-    top = float(np.max(v, initial=0.0))
-    if not top > 0:
-        return float(np.sum(df))
-    v = v / top
-    return float(np.sum(v) ** 2 / np.sum(v**2 / (df + 2.0)) - 2.0)
+    v, df = np.broadcast_arrays(np.asarray(variances, dtype=np.float64), np.asarray(freedom, dtype=np.float64))
+    top = v.max(axis=-1, keepdims=True, initial=0.0)
+    v = v / np.where(top > 0, top, 1.0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        found = v.sum(axis=-1) ** 2 / np.sum(v**2 / (df + 1.0), axis=-1) - 1.0
+    return np.asarray(np.where(top[..., 0] > 0, found, df.sum(axis=-1)), dtype=np.float64)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -48,7 +49,7 @@ def isotonic(values: FloatArray) -> FloatArray:
     """Least-squares non-decreasing fit along the last axis, (..., K) -> (..., K).
 
     The min-max formula max_{a <= i} min_{b >= i} mean(values[a..b]) (Robertson,
-    Wright and Dykstra 1988, theorem 1.4.4); meant for a handful of rungs.
+    Wright and Dykstra 1988); meant for a handful of rungs.
     """
     k = values.shape[-1]
     sums = np.concatenate([np.zeros((*values.shape[:-1], 1)), np.cumsum(values, axis=-1)], axis=-1)
@@ -165,9 +166,13 @@ def check_ladder(ladder: pd.DataFrame) -> pd.DataFrame:
 def rung_arms(ladder: pd.DataFrame, signs: dict[str, float]) -> dict[str, dict[float, Arm]]:
     """Arms of every task's rungs by budget fraction, for the tasks in `signs` (+1 for "max", -1 for "min")."""
     table = check_ladder(ladder)
+    names, budgets = [str(name) for name in table["task"]], table["budget"].to_numpy(dtype=np.float64).tolist()
+    seeds, scores = table["seed"].to_numpy(dtype=np.int64), scores_of(table)
+    keys = list(zip(names, budgets, strict=True))
+    starts = [i for i, key in enumerate(keys) if i == 0 or key != keys[i - 1]]
     arms: dict[str, dict[float, Arm]] = {}
-    for (task, budget), rows in table.groupby(["task", "budget"], sort=True):
+    for start, end in pairwise([*starts, len(keys)]):
+        task, budget = keys[start]
         if task in signs:
-            seeds = rows["seed"].to_numpy(dtype=np.int64)
-            arms.setdefault(str(task), {})[float(budget)] = Arm(seeds, signs[str(task)] * scores_of(rows))
+            arms.setdefault(task, {})[budget] = Arm(seeds[start:end], signs[task] * scores[start:end])
     return arms

@@ -10,7 +10,7 @@ import pandas as pd
 
 from suite.stats.aggregate import iqm, profile_area, profiles, win_rates
 from suite.stats.board import Board, as_board, others
-from suite.stats.elo import elo
+from suite.stats.elo import elo_ratings
 from suite.stats.intervals import wilson_interval
 from suite.stats.ranks import mean_ranks, rank_intervals, tie_letters
 from suite.stats.speedup import suite_speedups
@@ -135,7 +135,7 @@ _ALL = (
         direction="max",
         formula="Bradley-Terry strength from all pairs of runs of the same task and seed, on the Elo scale with the "
         "reference at 1000. Moves when a method is added.",
-        compute=lambda board: _columns(elo(board), "elo"),
+        compute=lambda board: _columns(elo_ratings(board), "elo"),
         source="Bradley and Terry 1952",
         depends_on_pool=True,
     ),

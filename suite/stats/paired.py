@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from functools import cache
+from functools import cache, lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -71,7 +71,7 @@ def sign_flip_test(differences: npt.ArrayLike, side: str = "two", rounds: int = 
         raise ValueError("a sign-flip test needs a non-empty sample of finite differences")
     n = len(d)
     exact = n <= EXACT_FLIPS
-    signs = _all_signs(n) if exact else stream(seed, "signs", n).choice([-1.0, 1.0], size=(rounds, n))
+    signs = _all_signs(n) if exact else _random_signs(n, rounds, seed)
     sums, observed = signs @ d, float(np.sum(d))
     slack = 1e-12 * float(np.sum(np.abs(d)))
     if side == "two":
@@ -86,6 +86,13 @@ def sign_flip_test(differences: npt.ArrayLike, side: str = "two", rounds: int = 
 def _all_signs(n: int) -> FloatArray:
     bits = (np.arange(2**n)[:, None] >> np.arange(n)) & 1
     signs = np.asarray(1.0 - 2.0 * bits, dtype=np.float64)
+    signs.flags.writeable = False
+    return signs
+
+
+@lru_cache(maxsize=16)
+def _random_signs(n: int, rounds: int, seed: int) -> FloatArray:
+    signs = stream(seed, "signs", n).choice(np.array([-1.0, 1.0]), size=(rounds, n))
     signs.flags.writeable = False
     return signs
 

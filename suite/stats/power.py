@@ -79,13 +79,17 @@ def minimum_detectable_effect(
 
     Parameters
     ----------
-    n : pairs. sd : standard deviation of the paired differences, in whose unit the result is.
+    n : pairs.
+    sd : standard deviation of the paired differences, in whose unit the result is.
     """
     _check(sd, alpha)
     if not alpha < power < 1:
         raise ValueError(f"power must lie between alpha and 1, got {power}")
-    if n < 2:
-        return math.inf
+    return math.inf if n < 2 else sd * _detectable_in_sd(n, alpha, power, two_sided)
+
+
+@lru_cache(maxsize=1024)
+def _detectable_in_sd(n: int, alpha: float, power: float, two_sided: bool) -> float:
     low, high = 0.0, 1.0
     while paired_power(high, 1.0, n, alpha, two_sided) < power:
         high *= 2.0
@@ -95,7 +99,7 @@ def minimum_detectable_effect(
             low = middle
         else:
             high = middle
-    return high * sd
+    return high
 
 
 def seeds_needed(effect: float, sd: float, alpha: float = 0.05, power: float = 0.8, two_sided: bool = True) -> int:

@@ -65,7 +65,7 @@ def selection_weights(count: int, k: int) -> FloatArray:
 
     C(count - i, k - 1) / C(count, k), i = 1..count: the unbiased estimator of
     the expected best of k (Tang et al. 2020, "Showing your work doesn't always
-    work", equation 5, for the with-replacement curve of Dodge et al. 2019).
+    work", for the with-replacement curve of Dodge et al. 2019).
     """
     if not 1 <= k <= count:
         raise ValueError(f"best of {k} needs 1 <= k <= {count} trials")

@@ -12,8 +12,8 @@ import pandas as pd
 from scipy.special import comb, stdtr, stdtrit
 
 from suite.stats.board import Board, as_board
-from suite.stats.intervals import exact_mean, satterthwaite, t_half_width
-from suite.stats.paired import paired_test, t_statistic
+from suite.stats.intervals import exact_mean, satterthwaite, t_half_width, t_interval
+from suite.stats.paired import t_statistic
 from suite.stats.power import minimum_detectable_effect
 from suite.stats.ranks import holm
 from suite.stats.resample import FloatArray
@@ -82,11 +82,9 @@ def claim_verdict(differences: npt.ArrayLike, alpha: float = 0.05) -> Claim:
     if len(d) < 2:
         mean = exact_mean(d)
         return Claim("not tested", mean, math.nan, math.nan, len(d), math.nan, math.inf)
-    test = paired_test(d, np.zeros_like(d), 1.0 - alpha)
-    found = test.difference
-    detectable = minimum_detectable_effect(len(d), test.sd, alpha) if test.sd > 0 else 0.0
-    verdict = _claim_words(test.p < alpha, found.value)
-    return Claim(verdict, found.value, found.low, found.high, len(d), test.p, detectable)
+    found, (_, p), sd = t_interval(d, 1.0 - alpha), t_statistic(d), float(np.std(d, ddof=1))
+    detectable = minimum_detectable_effect(len(d), sd, alpha) if sd > 0 else 0.0
+    return Claim(_claim_words(p < alpha, found.value), found.value, found.low, found.high, len(d), p, detectable)
 
 
 def _claim_words(separated: bool, difference: float) -> ClaimVerdict:
@@ -177,7 +175,7 @@ def _pooled_claim(board: Board, i: int, j: int, tasks: list[int], alpha: float) 
         nothing = Claim("not tested", math.nan, math.nan, math.nan, 0, math.nan, math.inf)
         return {"task": "all", **nothing._asdict(), **lost, "sign": math.nan}
     mean, error = exact_mean(means), math.sqrt(math.fsum(variances)) / len(means)
-    df = satterthwaite(variances, freedom)
+    df = float(satterthwaite(variances, freedom))
     half = float(t_half_width(error, 1, 1 - alpha, df=df))
     p = 2.0 * float(stdtr(df, -abs(mean) / error)) if error > 0 else float(mean == 0.0)
     detectable = (float(stdtrit(df, 1 - alpha / 2)) + float(stdtrit(df, 0.8))) * error

@@ -248,7 +248,8 @@ class PdeMethod(nn.Module):
 
     Raissi, Perdikaris and Karniadakis, "Physics-informed neural networks" (2019).
     A method overrides the hooks it changes: `embed` (coordinates to network
-    inputs), `ansatz` (network outputs to the solution), `fields` (derivatives),
+    inputs), `network` (the function in between), `ansatz` (its outputs to the
+    solution), `prepare` (the initialised network), `fields` (derivatives),
     `penalty` (what is averaged), `terms` or the whole `loss`.
     `set_progress(fraction)` is called before each step when a method defines it.
 
@@ -281,9 +282,16 @@ class PdeMethod(nn.Module):
         """Network inputs (n, features) of points (n, d): the domain scaled to [-1, 1]."""
         return (x - self.centre) * self.scale
 
+    def network(self, build: Build, tier: Tier) -> nn.Module:
+        """What maps the embedded points to outputs: the task's network unless overridden."""
+        return self.problem.target.network(build, self.features, tier)
+
     def ansatz(self, x: Tensor, out: Tensor) -> Tensor:
         """The solution (n, outputs) from the network's outputs at `x`; the task's own form unless overridden."""
         return self.problem.target.ansatz(x, out)
+
+    def prepare(self, network: nn.Module) -> None:
+        """Change the initialised network in place, before the optimizer is made."""
 
     def fields(self, network: nn.Module, points: Tensor) -> tuple[Field, ...]:
         """The solution's unknown functions at `points`, with derivatives."""
@@ -400,7 +408,8 @@ class PdeTask(Task):
     Attributes
     ----------
     domain : coordinates.
-    functions : names of the unknown functions.
+    functions : names of the unknown functions that `reference` gives and the score counts.
+    unscored : names of further unknown functions, after those.
     success : relative L2 error below which a run counts as solved.
     reference_error : estimated relative L2 error of the reference itself.
     jets : Taylor-mode engine to use where the network allows it, for tasks on which it was
@@ -411,6 +420,7 @@ class PdeTask(Task):
 
     domain: Domain
     functions: tuple[str, ...] = ("u",)
+    unscored: tuple[str, ...] = ()
     success = 0.1
     reference_error = 1e-15
     laplacian = False
@@ -418,8 +428,8 @@ class PdeTask(Task):
 
     @property
     def outputs(self) -> int:
-        """Number of unknown functions."""
-        return len(self.functions)
+        """Number of unknown functions, the network's outputs."""
+        return len(self.functions) + len(self.unscored)
 
     @property
     def jets(self) -> Engine | None:
@@ -435,7 +445,7 @@ class PdeTask(Task):
 
     @abstractmethod
     def reference(self, points: np.ndarray) -> np.ndarray:
-        """Reference values (n,) or (n, outputs), float64, at points (n, d) of the domain."""
+        """Reference values (n,) or (n, functions), float64, at points (n, d) of the domain."""
 
     def ansatz(self, x: Tensor, out: Tensor) -> Tensor:
         """The solution from the network's outputs; a task with conditions built in overrides it."""
@@ -449,6 +459,15 @@ class PdeTask(Task):
         DoesNotApply : the task states no such form.
         """
         raise DoesNotApply(f"task {self.name!r} states no ansatz that holds its conditions")
+
+    def energy(self, x: Tensor, *fields: Field) -> Tensor:
+        """Density (n,) of the energy that the solution minimises among functions that hold the conditions.
+
+        Raises
+        ------
+        DoesNotApply : the equation is not stated as a minimum.
+        """
+        raise DoesNotApply(f"task {self.name!r} states no energy")
 
     def curriculum(self, fraction: float) -> PdeTask:
         """The equation at `fraction` (0 to 1) of its difficulty.
@@ -491,7 +510,7 @@ class PdeTask(Task):
 
         Returns
         -------
-        (n,) for one unknown function, (n, outputs) for several; float64.
+        (n,) for one function, (n, functions) for several; float64.
 
         Raises
         ------
@@ -511,7 +530,7 @@ class PdeTask(Task):
         return self.solution(self.test_points(tier))
 
     def score(self, predictions: Predictions, answers: np.ndarray) -> dict[str, float]:
-        """Errors of ``u`` (m,) or (m, outputs) against the reference; see `error_metrics`."""
+        """Errors of ``u`` (m,) or (m, functions) against the reference; see `error_metrics`."""
         metrics = error_metrics(predictions["u"], answers, self.success)
         return {**metrics, "reference_error": self.reference_error}
 
@@ -525,7 +544,8 @@ class PinnWorkload(Workload):
         self.problem = Problem(task, context)
         self.method: PdeMethod = recipe["pde-method"].make(self.problem)
         build = PinnBuild(context)
-        self.model = build.finish(Surrogate(self.method, task.network(build, self.method.features, tier)))
+        self.model = build.finish(Surrogate(self.method, self.method.network(build, tier)))
+        self.method.prepare(self.model)
         self.problem.choose_engine(self.model)
         self.count = int(tier.sizes["points"])
         self.sampler: Sampler = recipe["sampler"].make(task.domain, self.count, context.generator("points"))
@@ -590,7 +610,7 @@ class PinnWorkload(Workload):
     def _values(self, points: np.ndarray) -> np.ndarray:
         x = torch.as_tensor(points, dtype=torch.float32, device=self.context.device)
         values = torch.cat([self.model(part) for part in x.split(EVAL_ROWS)]).double().cpu().numpy()
-        return values[:, 0] if self.task.outputs == 1 else values
+        return values[:, 0] if self.task.outputs == 1 else values[:, : len(self.task.functions)]
 
 
 def _columns(residual: Tensor) -> Tensor:
@@ -608,7 +628,7 @@ def error_metrics(values: np.ndarray, truth: np.ndarray, success: float) -> dict
 
     Parameters
     ----------
-    values, truth : (m,) or (m, outputs); all unknown functions count in one norm.
+    values, truth : (m,) or (m, functions); all functions count in one norm.
     success : relative L2 error below which the equation counts as solved.
 
     Returns

@@ -73,6 +73,14 @@ class RlvrTask(Task):
     def solve(self, prompts: np.ndarray) -> np.ndarray:
         """(n, limit) tokens of a right completion for each of (n, S) prompts."""
 
+    def examples(self) -> tuple[np.ndarray, np.ndarray]:
+        """Prompts (n, S) of the training split and right completions (n, limit), for the warm start.
+
+        One solution a prompt, unless a task has reason to show several.
+        """
+        prompts = self.prompts("train").numpy()
+        return prompts, self.solve(prompts)
+
     def verify(self, prompts: np.ndarray, completions: np.ndarray) -> np.ndarray:
         """(n,) bool: whether each of (n, limit) completions is right; nothing but the exact answer is."""
         return (completions == self.solve(prompts)).all(axis=1)

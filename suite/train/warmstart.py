@@ -33,7 +33,7 @@ class WarmStart:
 
     Attributes
     ----------
-    steps, batch : supervised updates and examples in each, drawn from the training prompts.
+    steps, batch : supervised updates and examples in each, drawn from the task's examples.
     lr : AdamW's peak learning rate; linear warm-up over a tenth of the steps, then linear decay to 0.
     sha256 : hash of the shipped file.
     width, heads, layers : model size.
@@ -66,8 +66,7 @@ def train(task: RlvrTask) -> Policy:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(SEED)
         policy = new_policy(task)
-    prompts = task.prompts("train")
-    solutions = torch.from_numpy(task.solve(prompts.numpy())).long()
+    prompts, solutions = (torch.from_numpy(tokens).long() for tokens in task.examples())
     weights = _until_end(solutions)
     optimizer = torch.optim.AdamW(policy.parameters(), lr=made.lr, weight_decay=0.01)
     threads = torch.get_num_threads()

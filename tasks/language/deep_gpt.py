@@ -21,7 +21,7 @@ MODEL = {"context": 32, "features": 24, "layers": 16, "heads": 2}
     ),
     recipe={
         "activation": "gelu",
-        "optimizer": ("adamw", {"lr": 0.003, "weight_decay": 0.1}),
+        "optimizer": ("adamw", {"lr": 0.005, "weight_decay": 0.1}),
         "gradient": ("grad-clip", {"max_norm": 1.0}),
         "schedule": ("linear", {"warmup": 0.05}),
         "init": ("gpt2", {"std": 0.1}),
@@ -30,13 +30,14 @@ MODEL = {"context": 32, "features": 24, "layers": 16, "heads": 2}
         "attention": "softmax-attention",
         "loss": ("cross-entropy", {"label_smoothing": 0.0}),
     },
+    lr_scale=3.0,
     tiers={
         "smoke": Tier(15, evals=2, sizes={**MODEL, "batch": 16, "train": 4096, "val": 128, "test": 256}),
-        "quick": Tier(600, evals=10, sizes={**MODEL, "batch": 16, "train": 38400, "val": 256, "test": 4096}),
+        "quick": Tier(500, evals=10, sizes={**MODEL, "batch": 16, "train": 32000, "val": 256, "test": 4096}),
     },
 )  # fmt: skip
 class DeepGPT(SourceTask):
     """Deep."""
 
     def source(self, tier: Tier) -> DyckSource:
-        return DyckSource.standard()
+        return DyckSource.made()

@@ -7,6 +7,8 @@ from tasks.language.sources import HMMSource
 from tasks.language.tokens import SourceTask
 
 MODEL = {"context": 32, "features": 32, "layers": 2, "heads": 2}
+LARGE = {"context": 128, "features": 128, "layers": 4, "heads": 4, "batch": 64, "eval_batch": 128}
+HARD = {"states": 96, "vocabulary": 64, "transition": 0.02, "emission": 0.03}
 
 
 @define_task(
@@ -33,10 +35,12 @@ MODEL = {"context": 32, "features": 32, "layers": 2, "heads": 2}
     tiers={
         "smoke": Tier(60, evals=3, sizes={**MODEL, "batch": 32, "train": 4096, "val": 256, "test": 512}),
         "quick": Tier(1200, evals=20, sizes={**MODEL, "batch": 32, "train": 153600, "val": 512, "test": 4096}),
+        "standard": Tier(3000, evals=20, sizes={**LARGE, "train": 192000, "val": 512, "test": 2048, "source": HARD}),
     },
+    lr_scale=3.0,
 )  # fmt: skip
 class HMMGPT(SourceTask):
     """Dyck-8 with 8 leaves from an LL(1) probabilistic grammar."""
 
     def source(self, tier: Tier) -> HMMSource:
-        return HMMSource.standard()
+        return HMMSource.made(**tier.sizes.get("source", {}))

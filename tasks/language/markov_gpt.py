@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from suite import Metric, Tier, define_task
-from tasks.language.sources import MarkovSource
+from tasks.language.sources import InContextMarkovSource, MarkovSource, Source
 from tasks.language.tokens import SourceTask
 
 MODEL = {"context": 32, "features": 32, "layers": 2, "heads": 2}
+LARGE = {"context": 128, "features": 128, "layers": 4, "heads": 4, "batch": 64, "eval_batch": 128, "in_context": True}
 
 
 @define_task(
@@ -33,10 +34,12 @@ MODEL = {"context": 32, "features": 32, "layers": 2, "heads": 2}
     tiers={
         "smoke": Tier(60, evals=3, sizes={**MODEL, "batch": 32, "train": 4096, "val": 256, "test": 512}),
         "quick": Tier(1200, evals=20, sizes={**MODEL, "batch": 32, "train": 153600, "val": 512, "test": 4096}),
+        "standard": Tier(3000, evals=20, sizes={**LARGE, "train": 192000, "val": 512, "test": 2048}),
     },
+    lr_scale=3.0,
 )  # fmt: skip
 class MarkovGPT(SourceTask):
     """Dyck-8 with 8 leaves from an LL(1) probabilistic grammar."""
 
-    def source(self, tier: Tier) -> MarkovSource:
-        return MarkovSource.standard()
+    def source(self, tier: Tier) -> Source:
+        return InContextMarkovSource.made() if tier.sizes.get("in_context") else MarkovSource.made()

@@ -28,7 +28,7 @@ RECIPE = {
 }
 TIERS = {
     "smoke": Tier(30, evals=3, sizes=SIZES),
-    "quick": Tier(2500, evals=50, sizes=SIZES),
+    "quick": Tier(1000, evals=50, sizes=SIZES),
     "standard": Tier(20000, evals=50, sizes=SIZES),
 }
 
@@ -77,7 +77,8 @@ class ModularAddition(SupervisedTask):
     version=1,
     metric=Metric("accuracy", "share", "max", floor=1.0, chance=0.016949),
     slots=SLOTS,
-    recipe={**RECIPE, "optimizer": ("adamw", {"lr": 0.003, "weight_decay": 1.0})},
+    recipe={**RECIPE, "optimizer": ("adamw", {"lr": 0.01, "weight_decay": 1.0})},
+    lr_scale=3.0,
     tiers=TIERS,
     paper=PAPER,
 )
@@ -92,7 +93,8 @@ class ModAddGrok(ModularAddition):
     version=1,
     metric=Metric("accuracy", "share", "max", floor=1.0, chance=0.016949),
     slots=SLOTS,
-    recipe={**RECIPE, "optimizer": ("adamw", {"lr": 0.003, "weight_decay": 0.0})},
+    recipe={**RECIPE, "optimizer": ("adamw", {"lr": 0.01, "weight_decay": 0.0})},
+    lr_scale=3.0,
     tiers=TIERS,
     paper=PAPER,
 )

@@ -21,7 +21,7 @@ MODEL = {"context": 32, "features": 32, "layers": 2, "heads": 2}
     ),
     recipe={
         "activation": "gelu",
-        "optimizer": ("adamw", {"lr": 0.003, "weight_decay": 0.1}),
+        "optimizer": ("adamw", {"lr": 0.02, "weight_decay": 0.1}),
         "gradient": ("grad-clip", {"max_norm": 1.0}),
         "schedule": ("linear", {"warmup": 0.05}),
         "init": "torch-default",
@@ -29,6 +29,7 @@ MODEL = {"context": 32, "features": 32, "layers": 2, "heads": 2}
         "attention": "softmax-attention",
         "loss": ("cross-entropy", {"label_smoothing": 0.0}),
     },
+    lr_scale=3.0,
     tiers={
         "smoke": Tier(40, evals=3, sizes={**MODEL, "batch": 32, "train": 4096, "val": 256, "test": 512}),
         "quick": Tier(1000, evals=20, sizes={**MODEL, "batch": 32, "train": 128000, "val": 512, "test": 4096}),
@@ -40,4 +41,4 @@ class NormfreeGPT(SourceTask):
     normalise = False
 
     def source(self, tier: Tier) -> DyckSource:
-        return DyckSource.standard()
+        return DyckSource.made()

@@ -12,7 +12,7 @@ import functools
 import hashlib
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.random import RandomState
@@ -36,9 +36,9 @@ class Source(ABC):
 
     @classmethod
     @functools.cache
-    def standard(cls) -> Self:
-        """The source with its default parameters."""
-        return cls()
+    def made(cls, **parameters: Any) -> Self:
+        """The source of these parameters, one object for all who ask."""
+        return cls(**parameters)
 
     @abstractmethod
     def sample(self, count: int, length: int, seed: int) -> np.ndarray:
@@ -217,6 +217,44 @@ class MarkovSource(Source):
 
     def _next(self, context: np.ndarray, tokens: np.ndarray) -> np.ndarray:
         return (context * (self.vocabulary + 1) + tokens) % len(self.law)
+
+
+class InContextMarkovSource(Source):
+    """Markov chain of order 1 whose rows are drawn afresh for every sequence: to be learnt while reading.
+
+    The rows follow a symmetric Dirichlet law and the first token is uniform, so
+    that the exact loss is that of the Dirichlet posterior's mean,
+    (n(a, b) + c) / (n(a) + c * vocabulary), of the transitions seen so far.
+
+    Parameters
+    ----------
+    vocabulary : number of tokens.
+    concentration : c, of the Dirichlet law of each row.
+    """
+
+    def __init__(self, vocabulary: int = 8, concentration: float = 0.3) -> None:
+        self.vocabulary, self.concentration = vocabulary, concentration
+        self.key = f"in-context markov {vocabulary} {concentration}"
+
+    def sample(self, count: int, length: int, seed: int) -> np.ndarray:
+        random, size = RandomState(seed), self.vocabulary
+        weights = random.standard_gamma(self.concentration, size=(count, size, size))
+        cumulative = weights.cumsum(axis=-1) / weights.sum(axis=-1, keepdims=True)
+        tokens, rows = np.empty((count, length), dtype=np.uint8), np.arange(count)
+        tokens[:, 0] = np.floor(size * random.random_sample(count))
+        for t in range(1, length):
+            tokens[:, t] = draw(cumulative[rows, tokens[:, t - 1]], random.random_sample(count))
+        return tokens
+
+    def losses(self, tokens: np.ndarray) -> np.ndarray:
+        count, size, rows = len(tokens), self.vocabulary, np.arange(len(tokens))
+        seen = np.full((count, size, size), self.concentration)
+        losses = np.full(tokens.shape, np.log(size))
+        for t in range(1, tokens.shape[1]):
+            before, now = tokens[:, t - 1], tokens[:, t]
+            losses[:, t] = np.log(seen[rows, before].sum(axis=-1)) - np.log(seen[rows, before, now])
+            seen[rows, before, now] += 1.0
+        return losses
 
 
 class HMMSource(Source):

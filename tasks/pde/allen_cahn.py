@@ -58,7 +58,7 @@ def solution() -> GridSolution:
     recipe=LBFGS,
     tiers={
         "smoke": Tier(400, evals=4, sizes={**NET, "points": 250}),
-        "quick": Tier(8000, sizes={**NET, "points": 1000}),
+        "quick": Tier(4000, sizes={**NET, "points": 1000}),
         "standard": Tier(20000, sizes=WIDE),
     },
     unit=UNIT,

@@ -43,7 +43,7 @@ WIDE = {"width": 256, "blocks": 2, "initial": 257, "boundary": 257, "points": 81
     recipe=LBFGS,
     tiers={
         "smoke": Tier(400, evals=4, sizes={**NET, "points": 250}),
-        "quick": Tier(8000, sizes={**NET, "points": 1000}),
+        "quick": Tier(3000, sizes={**NET, "points": 2000}),
         "standard": Tier(20000, sizes=WIDE),
     },
     unit=UNIT,

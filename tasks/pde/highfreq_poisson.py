@@ -25,7 +25,7 @@ FOURIER = {
     "schedule": ("linear", {"warmup": 0.0}),
     "init": "xavier",
     "sampler": "uniform",
-    "pde-method": ("fourier-features", {"sigma": 20.0, "frequencies": 64}),
+    "pde-method": ("fourier-features", {"sigma": 40.0, "frequencies": 64}),
 }
 
 
@@ -39,7 +39,7 @@ FOURIER = {
     recipe=FOURIER,
     tiers={
         "smoke": Tier(300, evals=4, sizes={"width": 50, "blocks": 1, "points": 500}),
-        "quick": Tier(3000, sizes={"width": 50, "blocks": 1, "points": 500}),
+        "quick": Tier(2000, sizes={"width": 50, "blocks": 1, "points": 500}),
         "standard": Tier(20000, sizes={"width": 256, "blocks": 2, "points": 4096}),
     },
     unit=UNIT,
@@ -67,6 +67,10 @@ class HighFrequencyPoisson(PdeTask):
     def residual(self, x: Tensor, *fields: Field) -> Tensor:
         (u,) = fields
         return u.laplacian() / FREQUENCY**2 + torch.sin(FREQUENCY * x[:, 0])
+
+    def energy(self, x: Tensor, *fields: Field) -> Tensor:
+        (u,) = fields
+        return u.d(0).square() / (2 * FREQUENCY**2) - torch.sin(FREQUENCY * x[:, 0]) * u.value
 
     def conditions(self, tier: Tier) -> list[Condition]:
         return [condition("boundary", self.domain.grid(2), value)]

@@ -81,7 +81,7 @@ def bump(x: np.ndarray) -> np.ndarray:
     recipe=LBFGS,
     tiers={
         "smoke": Tier(400, evals=4, sizes={**NET, "points": 250}),
-        "quick": Tier(8000, sizes={**NET, "points": 1000}),
+        "quick": Tier(2500, sizes={**NET, "points": 500}),
         "standard": Tier(20000, sizes=WIDE),
     },
     unit=UNIT,
@@ -106,7 +106,7 @@ class Reaction3(Reaction):
     recipe=LBFGS,
     tiers={
         "smoke": Tier(400, evals=4, sizes={**NET, "points": 250}),
-        "quick": Tier(8000, sizes={**NET, "points": 1000}),
+        "quick": Tier(3000, sizes={**NET, "points": 500}),
         "standard": Tier(20000, sizes=WIDE),
     },
     unit=UNIT,

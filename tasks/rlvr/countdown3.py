@@ -52,8 +52,8 @@ class Countdown3(RlvrTask):
 
     alphabet = "0123456789+-*,:="
     answer_alphabet = "0123456789+-*"
-    limit = 7
-    warm_start = WarmStart(steps=500, sha256="4532e9bd18ea0c770321344990a242b313d0b3f00ad9239e9b5657dc77c37f6f")
+    limit = 6
+    warm_start = WarmStart(steps=700, sha256="7fc354f4b52ce76efb59cb44eb83383e72570e507adc4536705e044120abaee4")
 
     def space(self) -> list[str]:
         triples = itertools.product(range(1, 10), repeat=3)
@@ -64,14 +64,21 @@ class Countdown3(RlvrTask):
         return f"{sorted(numbers.split(','))}:{target}"
 
     def solve(self, prompts: np.ndarray) -> np.ndarray:
-        """One of the right answers, chosen by the order in which the numbers are given."""
-        texts = []
-        for prompt in prompts:
-            numbers, target = self.decode(prompt).rstrip("=").split(":")
-            a, b, c = map(int, numbers.split(","))
-            found = solutions(tuple(sorted((a, b, c))))[int(target)]
-            texts.append(found[(a + 3 * b + 5 * c) % len(found)])
-        return np.pad(self.encode(texts), ((0, 0), (0, self.limit - 5)))
+        return self._pad([self._solutions(prompt)[0] for prompt in prompts])
+
+    def examples(self) -> tuple[np.ndarray, np.ndarray]:
+        """Every right answer of every training prompt: showing one each would cost the warm start its diversity."""
+        prompts = self.prompts("train").numpy()
+        answers = [self._solutions(prompt) for prompt in prompts]
+        return np.repeat(prompts, [len(a) for a in answers], axis=0), self._pad(list(itertools.chain(*answers)))
+
+    def _solutions(self, prompt: np.ndarray) -> list[str]:
+        numbers, target = self.decode(prompt).rstrip("=").split(":")
+        a, b, c = sorted(map(int, numbers.split(",")))
+        return solutions((a, b, c))[int(target)]
+
+    def _pad(self, texts: list[str]) -> np.ndarray:
+        return np.pad(self.encode(texts), ((0, 0), (0, self.limit - len(texts[0]))))
 
     def verify(self, prompts: np.ndarray, completions: np.ndarray) -> np.ndarray:
         digits = prompts.astype(np.int64) - 1

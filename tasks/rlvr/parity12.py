@@ -45,8 +45,8 @@ class Parity12(RlvrTask):
 
     alphabet = "01="
     answer_alphabet = "01"
-    limit = BITS + 2
-    warm_start = WarmStart(steps=140, sha256="08c26bebb24299e0df8766694d91f196e4c70d2227d7fc6a3380502b85653261")
+    limit = BITS + 1
+    warm_start = WarmStart(steps=165, sha256="f38687aea08b3db529d2fe0e68ab3eb4fb18bd80eb23228f8bc5a911e070ee47")
 
     def space(self) -> list[str]:
         return [f"{i:0{BITS}b}=" for i in range(2**BITS)]

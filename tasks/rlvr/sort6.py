@@ -45,8 +45,8 @@ class Sort6(RlvrTask):
 
     alphabet = "0123456789="
     answer_alphabet = "0123456789"
-    limit = 8
-    warm_start = WarmStart(steps=95, sha256="517214876145d08450bc85303e8e38c1fad91dca399ab8727e9b1bb01be8314e")
+    limit = 7
+    warm_start = WarmStart(steps=95, sha256="16bd5f0326b8822e9abd0cdb7512d136ccc6ac13e8a7e1b86776e9c165707bcc")
 
     def space(self) -> list[str]:
         return [f"{i * STRIDE % 10**6:06d}=" for i in range(PROMPTS)]

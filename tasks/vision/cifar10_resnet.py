@@ -24,12 +24,13 @@ SMALL = {"widths": (16, 32, 64), "blocks": 1, "stem_stride": 2, "batch": 128, "e
     ),
     recipe={
         "activation": "relu",
-        "optimizer": ("nesterov", {"lr": 0.1, "weight_decay": 5e-4}),
+        "optimizer": ("nesterov", {"lr": 0.2, "weight_decay": 5e-4}),
         "schedule": ("linear", {"warmup": 0.1}),
         "init": "torch-default",
         "norm": "batchnorm",
         "loss": ("cross-entropy", {"label_smoothing": 0.0}),
     },
+    lr_scale=2.0,
     tiers={
         "smoke": Tier(12, evals=2, sizes={**SMALL, "train": 1000, "val": 200, "test": 500}),
         "quick": Tier(280, evals=10, sizes={**SMALL, "train": 10000, "val": 1000, "test": 10000}),

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from suite import Metric, Noise, Paper, Tier, define_task
+from suite import Metric, Paper, Tier, define_task
 from suite.train.build import Build
 from suite.train.supervised import Splits, SupervisedTask
 

@@ -31,6 +31,7 @@ SMALL = {"pixels": 16, "widths": (16, 32, 32), "batch": 64, "eval_batch": 500}
         "norm": "batchnorm",
         "loss": ("cross-entropy", {"label_smoothing": 0.0}),
     },
+    lr_scale=2.0,
     tiers={
         "smoke": Tier(20, evals=2, sizes={**SMALL, "train": 1000, "val": 200, "test": 500}),
         "quick": Tier(1200, evals=10, sizes={**SMALL, "train": 20000, "val": 1000, "test": 10000}),

@@ -25,7 +25,7 @@ SMALL = {"pixels": 16, "patch": 4, "features": 32, "layers": 3, "heads": 2, "bat
     ),
     recipe={
         "activation": "gelu",
-        "optimizer": ("adamw", {"lr": 0.003, "weight_decay": 0.05}),
+        "optimizer": ("adamw", {"lr": 0.005, "weight_decay": 0.05}),
         "gradient": ("grad-clip", {"max_norm": 1.0}),
         "schedule": ("linear", {"warmup": 0.1}),
         "init": ("gpt2", {"std": 0.1}),
@@ -34,6 +34,7 @@ SMALL = {"pixels": 16, "patch": 4, "features": 32, "layers": 3, "heads": 2, "bat
         "attention": "softmax-attention",
         "loss": ("cross-entropy", {"label_smoothing": 0.0}),
     },
+    lr_scale=3.0,
     tiers={
         "smoke": Tier(20, evals=2, sizes={**SMALL, "train": 1000, "val": 200, "test": 500}),
         "quick": Tier(1000, evals=10, sizes={**SMALL, "train": 20000, "val": 1000, "test": 10000}),

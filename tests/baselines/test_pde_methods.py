@@ -12,13 +12,14 @@ from torch import Tensor, nn
 import suite
 from suite.recipe import Choice, recipe_for
 from suite.registry import registry
-from suite.train.derivatives import autograd_fields, gradient
+from suite.train.derivatives import AutogradField, autograd_fields, gradient
 from suite.train.loop import Trainer
 from suite.train.pinn import DoesNotApply, PdeMethod, PinnWorkload
+from suite.train.roles import named_parameters
 from suite.train.workload import Context
 
 METHODS = [method.name for method in suite.methods("pde-method")]
-TASKS = ["convection", "burgers", "helmholtz", "kovasznay", "poisson-10"]
+TASKS = ["convection", "burgers", "helmholtz", "kovasznay", "poisson-10", "highfreq-poisson"]
 ADAM = {"optimizer": Choice("adam", {"lr": 1e-3}), "sampler": Choice("uniform")}
 
 
@@ -95,7 +96,7 @@ def test_pinn_is_the_sum_of_weighted_mean_squares():
     work.next()
     residual, boundary = mean_square(work)
     assert work.problem.conditions[0].weight == 10.0
-    assert float(work.loss()) == pytest.approx(residual + 10 * boundary, rel=1e-4)
+    assert float(work.loss().detach()) == pytest.approx(residual + 10 * boundary, rel=1e-4)
 
 
 def test_sampler_weights_multiply_the_residual_before_it_is_squared():
@@ -391,3 +392,120 @@ def test_method_parameters_and_buffers_follow_the_model():
     work = workload("convection", "lra")
     assert any(name.endswith("balance") for name, _ in work.model.named_buffers())
     assert isinstance(work.method, nn.Module)
+
+
+class TestDeepRitz:
+    @pytest.mark.parametrize("task", ["helmholtz", "poisson-5", "highfreq-poisson"])
+    def test_the_energy_is_stationary_at_the_reference(self, task):
+        """A step s along a function that vanishes on the boundary adds a positive multiple of s^2 to the energy."""
+        domain = (work := workload(task)).task.domain
+        points = torch.quasirandom.SobolEngine(domain.dims, scramble=True, seed=0).draw(8192).double()
+        low, high = torch.tensor(domain.lows), torch.tensor(domain.highs)
+        x = (low + points * (high - low)).requires_grad_()
+        solution = {
+            "helmholtz": lambda y: torch.sin(math.pi * y[:, 0]) * torch.sin(4 * math.pi * y[:, 1]),
+            "poisson-5": lambda y: torch.sin(math.pi / 2 * y).mean(1),
+            "highfreq-poisson": lambda y: torch.sin(100 * y[:, 0]),
+        }[task]
+        wave = 100.0 if task == "highfreq-poisson" else math.pi
+
+        def energy(step: float) -> float:
+            (u,) = autograd_fields(lambda y: (solution(y) + step * torch.sin(wave * y).prod(1))[:, None], x)
+            return float(work.task.energy(x, u).detach().mean())
+
+        first = (energy(0.1) - energy(-0.1)) / 0.2
+        second = (energy(0.1) + energy(-0.1) - 2 * energy(0.0)) / 0.01
+        assert second > 0.1
+        assert abs(first) < 0.02 * second
+
+    def test_loss_is_the_energy_plus_the_penalty(self):
+        work = workload("helmholtz", "deep-ritz", hp={"penalty_weight": 3.0})
+        work.next()
+        (u,) = autograd_fields(work.model, work.points)
+        density = work.task.energy(work.points, u)
+        boundary = work.problem.condition_residuals(work.model)[0].square().mean()
+        expected = 4 * float(density.detach().mean()) + 3 * 10 * float(boundary.detach())
+        assert float(work.loss().detach()) == pytest.approx(expected, rel=1e-4)
+
+    def test_equations_without_an_energy_are_refused(self):
+        with pytest.raises(DoesNotApply, match="energy"):
+            workload("burgers", "deep-ritz")
+
+
+class TestRandomWeightFactorization:
+    def test_the_start_is_unchanged_and_every_matrix_is_factorised(self):
+        plain, factorised = workload("convection"), workload("convection", "rwf")
+        x = plain.task.domain.uniform(9, torch.Generator().manual_seed(0))
+        torch.testing.assert_close(factorised.model(x), plain.model(x), rtol=1e-4, atol=1e-6)
+        scales = [p for name, p in factorised.model.named_parameters() if name.endswith("log_scale")]
+        assert len(scales) == 4
+        assert float(torch.cat(scales).mean()) == pytest.approx(1.0, abs=0.1)
+
+    def test_directions_and_scales_are_both_trained(self):
+        work = workload("convection", "rwf")
+        before = {name: p.detach().clone() for name, p in work.model.named_parameters()}
+        train(work, 5)
+        assert all(not torch.equal(before[name], p) for name, p in work.model.named_parameters())
+
+    def test_roles_stay_with_the_matrices(self):
+        work = workload("convection", "rwf")
+        roles = {info.name: info.role for _, info in named_parameters(work.model)}
+        assert roles["core.head.parametrizations.weight.original"] == "head"
+        assert roles["core.layers.0.parametrizations.weight.original"] == "matrix"
+        assert {role for name, role in roles.items() if name.endswith("log_scale")} == {"other"}
+
+    def test_taylor_mode_passes_through_the_factors(self):
+        assert workload("helmholtz", "rwf").problem.taylor
+
+
+class TestFourierPinn:
+    def test_basis_is_orthonormal(self):
+        method = workload("highfreq-poisson", "fourier-pinn", hp={"modes": 20}).method
+        x = torch.linspace(0, 2 * math.pi, 2001)[:-1, None]
+        basis = method.basis(x).double()
+        gram = basis.T @ basis * (2 * math.pi / 2000)
+        torch.testing.assert_close(gram, torch.eye(41, dtype=torch.float64), rtol=0, atol=1e-4)
+
+    def test_preconditioner_falls_with_the_square_of_the_frequency(self):
+        method = workload("highfreq-poisson", "fourier-pinn-precond", hp={"modes": 64, "gamma": 5.0}).method
+        constant, cosines, sines = method.conditioner.split([1, 64, 64])
+        expected = method.conditioner[1] / torch.arange(1, 65) ** 2
+        torch.testing.assert_close(cosines, expected, rtol=1e-2, atol=0)
+        torch.testing.assert_close(sines, expected, rtol=1e-2, atol=0)
+        assert float(constant) == pytest.approx(5 * float(cosines[0]))
+
+    @staticmethod
+    def condition_number(name: str, **hp) -> float:
+        """Of the normal matrix of equation and conditions, in the coefficients that are trained."""
+        work = workload("highfreq-poisson", name, hp=hp)
+        x = torch.linspace(0, 2 * math.pi, 4 * hp["modes"] + 1)[:-1, None].double().requires_grad_()
+        method = work.method.double()
+        columns = method.embed(x).unbind(1)
+        source = torch.sin(100 * x[:, 0])
+        applied = torch.stack([work.task.residual(x, AutogradField(x, c)) - source for c in columns], 1).detach()
+        (stated,) = work.problem.conditions
+        edge = method.embed(stated.points.double())
+        weight = stated.weight
+        if name == "fourier-pinn":
+            weight /= 100.0**4  # undo the equation's scaling, which sets off the boundary by as much
+        eigenvalues = torch.linalg.eigvalsh(applied.T @ applied / len(x) + weight * edge.T @ edge / len(edge))
+        return float(eigenvalues[-1] / eigenvalues[0])
+
+    @pytest.mark.parametrize(("gamma", "expected"), [(1.0, 15.3), (10.0, 1.34), (100.0, 1.03)])
+    def test_preconditioning_makes_the_condition_number_independent_of_the_modes(self, gamma, expected):
+        numbers = [self.condition_number("fourier-pinn-precond", modes=m, gamma=gamma) for m in (5, 20)]
+        assert numbers == pytest.approx([expected] * 2, rel=0.03)
+
+    def test_without_it_the_condition_number_grows_with_the_fourth_power_of_the_modes(self):
+        few, many = (self.condition_number("fourier-pinn", modes=m) for m in (5, 20))
+        assert many / few == pytest.approx(4**4, rel=0.2)
+
+    def test_preconditioned_gradient_descent_solves_the_equation(self):
+        descent = {"optimizer": Choice("sgd", {"lr": 0.3, "momentum": 0.0}), "schedule": Choice("constant")}
+        work = workload("highfreq-poisson", "fourier-pinn-precond", hp={"modes": 104}, points=2000, choices=descent)
+        train(work, 50)
+        assert work.validate()["l2re"] < 1e-3
+
+    def test_several_dimensions_are_refused(self):
+        with pytest.raises(DoesNotApply, match="one dimension"):
+            workload("burgers", "fourier-pinn")

@@ -250,7 +250,7 @@ def test_streams_are_pure_functions_of_their_scope():
 
 
 @pytest.mark.parametrize("n", [2, 3, 5, 10])
-@pytest.mark.parametrize("effect", [0.0, 0.3, 1.4])
+@pytest.mark.parametrize("effect", [0.0, 1.4])
 def test_coverage_of_a_cells_speedup_with_a_noisy_ladder(simulate, n, effect):
     runs, ladder = simulate({"m": np.full(1000, effect)}, n, seed=10 * n)
     table = cell_speedups(Board.of(runs, ladder, rounds=600))
@@ -260,21 +260,21 @@ def test_coverage_of_a_cells_speedup_with_a_noisy_ladder(simulate, n, effect):
 
 
 @pytest.mark.parametrize("n", [2, 3, 5, 10])
-@pytest.mark.parametrize("tasks", [1, 5])
-def test_coverage_of_the_suite_speedup_over_seeds(simulate, n, tasks):
-    effects = np.random.default_rng(0).normal(0.2, 0.4, 1500)
+def test_coverage_of_the_suite_speedup_over_seeds(simulate, n):
+    effects = np.random.default_rng(0).normal(0.2, 0.4, 2000)
     runs, ladder = simulate({"m": effects}, n, seed=n)
     board = Board.of(runs, ladder)
-    order = np.concatenate([np.random.default_rng(i).permutation(1500) for i in range(3)])
-    hits = []
-    for part in order.reshape(-1, tasks)[:1500]:
-        freedom = board.freedom[0, part].astype(float)
-        found = seed_interval(board.values[0, part], board.variances[0, part], freedom, 0.95)
-        hits.append(found.low <= effects[part].mean() <= found.high)
-    assert np.mean(hits) == pytest.approx(0.95, abs=0.02)
+    for tasks in (1, 5):
+        order = np.concatenate([np.random.default_rng(i).permutation(2000) for i in range(tasks)])
+        hits = []
+        for part in order.reshape(-1, tasks):
+            freedom = board.freedom[0, part].astype(float)
+            found = seed_interval(board.values[0, part], board.variances[0, part], freedom, 0.95)
+            hits.append(found.low <= effects[part].mean() <= found.high)
+        assert 0.93 <= np.mean(hits) <= 0.97
 
 
-@pytest.mark.parametrize("tasks", [2, 3, 5, 10, 20])
+@pytest.mark.parametrize("tasks", [2, 5, 10, 20])
 def test_coverage_of_the_suite_speedup_over_tasks_and_seeds(simulate, tasks):
     effects = np.random.default_rng(1).normal(0.2, 0.4, 800 * min(tasks, 5))
     runs, ladder = simulate({"m": effects}, 3, seed=tasks)

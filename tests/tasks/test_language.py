@@ -18,7 +18,7 @@ from suite.registry import registry
 from suite.train.loop import Trainer
 from suite.train.roles import named_parameters
 from suite.train.workload import Context
-from tasks.language.sources import DyckSource, HMMSource, MarkovSource, draw
+from tasks.language.sources import DyckSource, HMMSource, InContextMarkovSource, MarkovSource, draw
 from tasks.language.text import Text, TextTask, characters, spread_windows
 from tasks.language.tokens import SourceTask, source_metrics, token_losses
 
@@ -31,6 +31,7 @@ SMALL_SOURCES = [
     DyckSource(types=2, leaves=1, limit=2),
     MarkovSource(vocabulary=4, order=2, concentration=0.5),
     MarkovSource(vocabulary=5, order=1, concentration=0.5),
+    InContextMarkovSource(vocabulary=4),
     HMMSource(states=3, vocabulary=4, transition=0.5, emission=0.5),
 ]
 
@@ -182,7 +183,7 @@ def well_formed(sequence, source) -> bool:
 
 
 def test_dyck_losses_agree_with_a_parser_of_one_token_at_a_time():
-    source = DyckSource.standard()
+    source = DyckSource.made()
     tokens = source.sample(200, 24, seed=5)
     losses = source.losses(tokens)
     for sequence, row in zip(tokens, losses, strict=True):
@@ -198,7 +199,7 @@ def test_dyck_losses_agree_with_a_parser_of_one_token_at_a_time():
 
 
 def test_a_dyck_law_is_a_law_and_closes_the_open_bracket_only():
-    source = DyckSource.standard()
+    source = DyckSource.made()
     np.testing.assert_allclose(source.law[1:, : source.types].sum(-1), 1.0, atol=1e-12)
     np.testing.assert_allclose(source.law[0, source.types].sum(), 1.0, atol=1e-12)
     closing = source.law[3, 2, source.types : 2 * source.types]
@@ -217,6 +218,15 @@ def test_markov_losses_agree_with_the_rows_one_by_one():
             law = source.law[before[-2] * (source.vocabulary + 1) + before[-1]]
             assert loss == pytest.approx(-math.log(law[token]), abs=1e-12)
             before.append(int(token))
+
+
+def test_the_posterior_predictive_agrees_with_an_average_over_chains():
+    source = InContextMarkovSource(vocabulary=3)
+    tokens = source.sample(5, 8, seed=0)
+    chains = np.random.default_rng(0).dirichlet(np.full(3, source.concentration), size=(200_000, 3))
+    for sequence, row in zip(tokens, source.losses(tokens), strict=True):
+        likelihood = np.prod([chains[:, a, b] for a, b in itertools.pairwise(sequence)], axis=0) / 3
+        assert math.exp(-row.sum()) == pytest.approx(likelihood.mean(), rel=0.1)
 
 
 def test_the_forward_filter_agrees_with_the_sum_over_all_hidden_paths():
@@ -254,7 +264,9 @@ def test_samples_follow_the_law_of_the_floor(source):
     assert chi2 < freedom + 4 * math.sqrt(2 * freedom)
 
 
-@pytest.mark.parametrize("source", [DyckSource(), MarkovSource(), HMMSource()], ids=lambda s: s.key)
+@pytest.mark.parametrize(
+    "source", [DyckSource(), MarkovSource(), InContextMarkovSource(), HMMSource()], ids=lambda s: s.key
+)
 def test_samples_and_laws_are_frozen(source):
     digest = hashlib.sha256(source.sample(100, 32, seed=1).tobytes()).hexdigest()[:16]
     assert digest == FROZEN[source.key]
@@ -266,6 +278,7 @@ def test_samples_and_laws_are_frozen(source):
 FROZEN = {
     "dyck 8 8 8 0.4 0.5 0": "004df14e53331831",
     "markov 16 2 0.15 0": "7135180c0e2d62d1",
+    "in-context markov 8 0.3": "572658d8ca17d1bb",
     "hmm 24 16 0.05 0.1 0": "eb13a7003b7ac26e",
 }
 
@@ -357,7 +370,7 @@ def test_a_short_training_stays_above_the_floor_and_leaves_chance(name):
 
 
 def test_kinds_partition_the_excess():
-    source = DyckSource.standard()
+    source = DyckSource.made()
     tokens = source.sample(64, 32, seed=8)
     kinds = source.kinds(tokens)
     named = np.stack([kinds[name] for name in ("opening", "closing", "leaf")])

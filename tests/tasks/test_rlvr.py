@@ -29,6 +29,7 @@ from suite.train.workload import Context
 
 NAMES = [t.name for t in suite.tasks(family="rlvr")]
 TASKS: dict[str, RlvrTask] = {name: registry().task(name).factory(registry().task(name)) for name in NAMES}
+LIMIT = TASKS["countdown3-rlvr"].limit
 
 
 def trainer(name: str = "add2-rlvr", method: str = "reference", seed: int = 0, tier: str = "smoke", **sizes) -> Trainer:
@@ -240,14 +241,14 @@ def full_logits(policy: Policy, prompts: torch.Tensor, completions: torch.Tensor
 
 def test_sampled_log_probabilities_equal_a_teacher_forced_recomputation(double):
     policy, prompts = double
-    drawn = sample(policy, prompts, 6, 7, torch.Generator().manual_seed(1))
+    drawn = sample(policy, prompts, 6, LIMIT, torch.Generator().manual_seed(1))
     recomputed = token_logp(full_logits(policy, prompts, drawn.tokens), drawn.tokens)
     torch.testing.assert_close(drawn.logp, recomputed.masked_fill(~drawn.mask, 0.0), rtol=1e-10, atol=1e-10)
 
 
 def test_logits_with_the_cache_equal_a_full_forward_pass_and_so_do_gradients(double):
     policy, prompts = double
-    drawn = sample(policy, prompts, 6, 7, torch.Generator().manual_seed(1))
+    drawn = sample(policy, prompts, 6, LIMIT, torch.Generator().manual_seed(1))
     slopes = []
     for logits in (completion_logits, full_logits):
         policy.zero_grad()
@@ -277,7 +278,7 @@ def test_a_completion_of_one_token_is_read_from_the_prompt_alone(double):
 
 def test_completions_end_at_their_first_end_token_and_masks_include_it(double):
     policy, prompts = double
-    drawn = sample(policy, prompts, 200, 7, torch.Generator().manual_seed(2))
+    drawn = sample(policy, prompts, 200, LIMIT, torch.Generator().manual_seed(2))
     for row, mask in zip(drawn.tokens.tolist(), drawn.mask.tolist(), strict=True):
         length = row.index(0) + 1 if 0 in row else len(row)
         assert mask == [t < length for t in range(len(row))]
@@ -300,7 +301,7 @@ def test_tokens_are_drawn_with_the_probabilities_of_the_policy(double):
 
 def test_greedy_decoding_takes_the_likeliest_token(double):
     policy, prompts = double
-    drawn = sample(policy, prompts, 1, 7, None)
+    drawn = sample(policy, prompts, 1, LIMIT, None)
     likeliest = full_logits(policy, prompts, drawn.tokens).argmax(-1)
     assert torch.equal(drawn.tokens[drawn.mask], likeliest[drawn.mask])
 
@@ -308,8 +309,8 @@ def test_greedy_decoding_takes_the_likeliest_token(double):
 def test_two_policies_see_the_same_noise_whatever_they_say(double):
     policy, prompts = double
     streams = [torch.Generator().manual_seed(4) for _ in range(2)]
-    sample(policy, prompts, 2, 7, streams[0])
-    sample(TASKS["countdown3-rlvr"].policy().double().apply(_forget), prompts, 2, 7, streams[1])
+    sample(policy, prompts, 2, LIMIT, streams[0])
+    sample(TASKS["countdown3-rlvr"].policy().double().apply(_forget), prompts, 2, LIMIT, streams[1])
     assert torch.equal(streams[0].get_state(), streams[1].get_state())
 
 
