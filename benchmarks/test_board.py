@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from leaderboard.site import pages
 
+from leaderboard.site import pages
 from suite.recipe import REFERENCE
 from suite.registry import Method, TaskInfo, registry
 from suite.store.files import Read
@@ -77,7 +77,14 @@ def _row(
     failed = rng.random() < 0.02
     value = 1.0 + (score if info.metric.direction == "min" else -score)
     curve = [
-        {"spent": budget * i / POINTS, "steps": i, "examples": i, "seconds": 0.1 * i, "train_loss": 1.0, "score": value + 1 / (1 + i)}
+        {
+            "spent": budget * i / POINTS,
+            "steps": i,
+            "examples": i,
+            "seconds": 0.1 * i,
+            "train_loss": 1.0,
+            "score": value + 1 / (1 + i),
+        }
         for i in range(POINTS + 1)
     ]
     return {
@@ -149,7 +156,7 @@ def test_board_of_1000_rows(benchmark: Any) -> None:
     benchmark.extra_info.update(rows=1000, index_bytes=size["index.html"], files=len(size))
 
 
-@pytest.mark.slow()
+@pytest.mark.slow
 def test_board_of_100000_rows(benchmark: Any, tmp_path: Path) -> None:
     """Read, build and write in a process of its own; the marks are 20 s and 1 GB."""
     from suite.store.files import table_bytes
@@ -169,6 +176,8 @@ def test_board_of_100000_rows(benchmark: Any, tmp_path: Path) -> None:
         return subprocess.run(words, capture_output=True, text=True, check=True).stdout.split()
 
     rows, peak = map(int, benchmark.pedantic(build, rounds=1))
-    benchmark.extra_info.update(rows=rows, peak_bytes=peak * 1024, index_bytes=(tmp_path / "site/index.html").stat().st_size)
+    benchmark.extra_info.update(
+        rows=rows, peak_bytes=peak * 1024, index_bytes=(tmp_path / "site/index.html").stat().st_size
+    )
     assert rows == 100_000
     assert peak * 1024 < PEAK_BYTES

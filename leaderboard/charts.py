@@ -71,7 +71,9 @@ class Scale:
     zero : begin at 0.
     """
 
-    def __init__(self, values: Sequence[float], start: float, end: float, log: bool = False, zero: bool = False) -> None:
+    def __init__(
+        self, values: Sequence[float], start: float, end: float, log: bool = False, zero: bool = False
+    ) -> None:
         low, high = min(values), max(values)
         self.log = log and low > 0
         self.start, self.end = start, end
@@ -149,7 +151,10 @@ def line_chart(
     ends = []
     for s in shown:
         points = [(across(x), up(y)) for x, y in zip(s.x, s.y, strict=True) if math.isfinite(x) and math.isfinite(y)]
-        parts += [_band(s, across, up), f'<path class="line {s.kind}" d="{_path(points)}"><title>{escape(s.name)}</title></path>']
+        parts += [
+            _band(s, across, up),
+            f'<path class="line {s.kind}" d="{_path(points)}"><title>{escape(s.name)}</title></path>',
+        ]
         if len(points) == 1:
             parts.append(f'<circle class="dot {s.kind}" cx="{points[0][0]:.1f}" cy="{points[0][1]:.1f}" r="3"/>')
         ends.append((points[-1], s))
@@ -188,13 +193,14 @@ def scatter(points: Sequence[Point], x_label: str, y_label: str, title: str, log
             bars += f"M{x:.1f} {up(p.y_low):.1f}V{up(p.y_high):.1f}"
         parts.append(f'<path class="bar {p.kind}" d="{bars}"/>' if bars else "")
         radius = 4.5 if p.front or p.kind == "reference" else 3.2
-        parts.append(f'<circle class="dot {p.kind}" cx="{x:.1f}" cy="{y:.1f}" r="{radius}"><title>{escape(p.name)}</title></circle>')
+        name = f"<title>{escape(p.name)}</title>"
+        parts.append(f'<circle class="dot {p.kind}" cx="{x:.1f}" cy="{y:.1f}" r="{radius}">{name}</circle>')
     parts += _point_labels([(across(p.x), up(p.y), p) for p in shown], right)
     return "".join(parts) + "</svg>"
 
 
 def whisker(value: float, low: float, high: float, extent: float) -> str:
-    """A difference with its interval on a common axis from -extent to +extent; an arrow stands for what lies outside."""
+    """A difference and its interval on a common axis from -extent to +extent; an arrow for what lies outside."""
     if not math.isfinite(value) or not extent > 0:
         return ""
     middle = WHISKER_WIDTH / 2
@@ -300,7 +306,7 @@ def _end_labels(ends: Sequence[tuple[tuple[float, float], Series]], right: float
 
 
 def spread(places: Sequence[float], step: float, low: float, high: float) -> list[float]:
-    """Increasing places moved as little as needed to stand `step` apart (less where there is no room) in [low, high]."""
+    """Increasing places moved as little as needed to stand `step` apart in [low, high], closer without room."""
     n = len(places)
     step = min(step, (high - low) / max(n - 1, 1))
     groups: list[list[float]] = []  # [sum of wanted starts, count]
@@ -324,7 +330,7 @@ def _point_labels(points: Sequence[tuple[float, float, Point]], right: float) ->
         width = CHARACTER * len(p.name)
         for left, base in ((x + 7, y + 4), (x - 7 - width, y + 4), (x - width / 2, y - 9), (x - width / 2, y + 17)):
             box = (left, base - 10, left + width, base + 2)
-            inside = LEFT <= left and box[2] <= right and TOP - 8 <= box[1] and base <= HEIGHT - BOTTOM
+            inside = left >= LEFT and box[2] <= right and box[1] >= TOP - 8 and base <= HEIGHT - BOTTOM
             others = [d for d in dots if not (d[0] <= x <= d[2] and d[1] <= y <= d[3])]
             if inside and not any(_overlap(box, other) for other in (*taken, *others)):
                 taken.append(box)

@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from leaderboard.charts import Mark, Point, Series, line_chart, scatter, whisker, whisker_axis
 from leaderboard.maps import Map, pde_maps, profile
-from leaderboard.model import Board, Cell, Sheet
+from leaderboard.model import DAMAGED, Board, Cell, Sheet
 from leaderboard.text import better, metric_words, unit_words
 from suite.recipe import REFERENCE
 
@@ -50,7 +50,8 @@ def mean_curve(board: Board, cell: Cell, column: str) -> tuple[FloatArray, Float
 
 
 def _series(board: Board, cell: Cell, column: str, kind: str) -> Series:
-    return Series(cell.method, *(part.tolist() for part in mean_curve(board, cell, column)), kind)
+    x, y, low, high = (part.tolist() for part in mean_curve(board, cell, column))
+    return Series(cell.method, x, y, low, high, kind)
 
 
 def _marks(sheet: Sheet) -> list[Mark]:
@@ -62,9 +63,9 @@ def _marks(sheet: Sheet) -> list[Mark]:
     return [Mark(value, label) for value, label in known if value is not None]
 
 
-def axis_label(sheet: Sheet, split: str) -> str:
+def axis_label(sheet: Sheet) -> str:
     run = sheet.first
-    return f"{metric_words(run.metric)} on {split} data ({unit_words(run.unit)}), {better(run.direction)}"
+    return f"{metric_words(run.metric)} ({unit_words(run.unit)}), {better(run.direction)}"
 
 
 def learning_curves(board: Board, sheet: Sheet) -> list[Figure]:
@@ -74,12 +75,15 @@ def learning_curves(board: Board, sheet: Sheet) -> list[Figure]:
     unit = sheet.first.budget_unit or "steps"
     whose = f"the reference and the {len(best)} best methods" if len(best) > 1 else "all methods with a score"
     figures = []
-    for column, label, what in (("spent", unit, f"the budget in {unit}"), ("seconds", "training seconds", "training time")):
+    for column, label, what in (
+        ("spent", unit, f"the budget in {unit}"),
+        ("seconds", "training seconds", "training time"),
+    ):
         series = [_series(board, c, column, "reference") for c in base]
         series += [_series(board, c, column, kind) for c, kind in zip(best, PALETTE, strict=False)]
         title = f"{sheet.task}: {metric_words(sheet.first.metric)} against {label}"
-        chart = line_chart(series, label, axis_label(sheet, "validation"), title, _log(sheet), _marks(sheet))
-        caption = f"Learning curves of {whose} against {what}: mean over seeds, band from the lowest to the highest seed."
+        chart = line_chart(series, label, axis_label(sheet), title, _log(sheet), _marks(sheet))
+        caption = f"Validation score of {whose} against {what}: mean over seeds, band from lowest to highest."
         figures.append(Figure(Markup(chart), caption))
     return [f for f in figures if f.chart]
 
@@ -104,7 +108,7 @@ def cost_quality(sheet: Sheet) -> Figure | None:
     if len(points) < 2:
         return None
     title = f"{sheet.task}: score against step cost"
-    chart = scatter(points, "time of a step, reference = 1", axis_label(sheet, "test"), title, _log(sheet), Mark(1.0, ""))
+    chart = scatter(points, "time of a step, reference = 1", axis_label(sheet), title, _log(sheet), Mark(1.0, ""))
     caption = (
         "Cost and quality: test score against the time of one training step, with 95% intervals. "
         "The line joins the methods that no other method beats on both."
@@ -131,7 +135,7 @@ def method_curves(board: Board, cells: Sequence[tuple[Sheet, Cell]]) -> list[Fig
         series.append(_series(board, cell, "spent", "a"))
         unit = sheet.first.budget_unit or "steps"
         title = f"{cell.method} on {sheet.task} ({sheet.slice.key})"
-        chart = line_chart(series, unit, axis_label(sheet, "validation"), title, _log(sheet), _marks(sheet))
+        chart = line_chart(series, unit, axis_label(sheet), title, _log(sheet), _marks(sheet))
         if chart:
             figures.append(Figure(Markup(chart), f"{sheet.title}, tier {sheet.slice.tier}"))
     return figures
@@ -143,18 +147,19 @@ def portraits(board: Board, cells: Sequence[tuple[Sheet, Cell]]) -> list[Figure]
     for _, cell in cells:
         for name, shown in board.exhibits(cell).items():
             if shown.get("kind") == "activation" and name not in figures:
-                x = _numbers(shown.get("x"))
-                lines = [Series("f(x)", x, _numbers(shown.get("y")), kind="a")]
-                lines.append(Series("f′(x)", x, _numbers(shown.get("dy")), kind="b"))
-                if all(len(line.y) == len(x) for line in lines):
-                    title = f"{name.removeprefix('activation ')}: function and derivative"
-                    chart = line_chart(lines, "x", "f(x) and its derivative f′(x)", title, marks=[Mark(0.0, "")])
-                    figures[name] = Figure(Markup(chart), f"{title}, computed by the code that ran.")
-    return [f for f in figures.values() if f.chart]
+                figures[name] = _portrait(name.removeprefix("activation "), shown)
+    return list(figures.values())
 
 
-def _numbers(values: Any) -> list[float]:
-    return [math.nan if v is None else float(v) for v in values or []]
+def _portrait(name: str, shown: Mapping[str, Any]) -> Figure:
+    title = f"{name}: function and derivative"
+    try:
+        x, y, slope = (np.asarray(shown[key], dtype=np.float64).tolist() for key in ("x", "y", "dy"))
+        lines = [Series("f(x)", x, y, kind="a"), Series("f′(x)", x, slope, kind="b")]
+        chart = line_chart(lines, "x", "f(x) and its derivative f′(x)", title, marks=[Mark(0.0, "")])
+    except (TypeError, ValueError, KeyError) as error:
+        return Figure(Markup(""), f"{title}: the stored values cannot be drawn ({type(error).__name__}).")
+    return Figure(Markup(chart), f"{title}, computed by the code that ran.")
 
 
 def pde_exhibits(board: Board, sheet: Sheet, cell: Cell, parts: Sequence[str]) -> list[Exhibit]:
@@ -162,11 +167,13 @@ def pde_exhibits(board: Board, sheet: Sheet, cell: Cell, parts: Sequence[str]) -
     return [
         _pde_exhibit(f"{cell.method} on {sheet.title}", shown, parts)
         for shown in board.exhibits(cell).values()
-        if shown.get("kind") == "pde-map"
+        if shown.get("kind") in ("pde-map", DAMAGED)
     ]
 
 
 def _pde_exhibit(title: str, shown: Mapping[str, Any], parts: Sequence[str]) -> Exhibit:
+    if shown.get("kind") == DAMAGED:
+        return Exhibit(title, [], "The exhibits that the run left cannot be read.")
     try:
         line = profile(shown)
         if line is None:
@@ -186,7 +193,9 @@ def transcripts(board: Board, cell: Cell) -> list[dict[str, Any]]:
     for shown in board.exhibits(cell).values():
         items = shown.get("items") if shown.get("kind") == "transcripts" else None
         for item in items if isinstance(items, list) else []:
-            answers = [c for c in item.get("completions", []) if isinstance(c, Mapping)]
+            if not isinstance(item, Mapping):
+                continue
+            answers = [c for c in item.get("completions") or [] if isinstance(c, Mapping)]
             found.append({"prompt": str(item.get("prompt", "")), "completions": list(_completions(answers))})
     return found
 

@@ -84,7 +84,11 @@ def draw(
     names = [escape(str(n)) for n in facts.get("axes") or ("first", "second")]
     lows, highs = facts.get("lows") or (0, 0), facts.get("highs") or (1, 1)
     bar = np.linspace(high, low, 64)[:, None]
-    right, bottom, text = LEFT + SIDE, TOP + SIDE, f'<text class="tick" x="{{}}" y="{{}}" text-anchor="{{}}">{{}}</text>'
+    right, bottom, text = (
+        LEFT + SIDE,
+        TOP + SIDE,
+        '<text class="tick" x="{}" y="{}" text-anchor="{}">{}</text>',
+    )
     labels = [
         (LEFT - 5, bottom, "end", number(float(lows[0]), 3)),
         (LEFT - 5, TOP + 10, "end", number(float(highs[0]), 3)),

@@ -8,7 +8,16 @@ from leaderboard.changes import EQUAL, Change, score, summary
 from leaderboard.model import Cell, Sheet
 from leaderboard.standings import Estimate, Overview, SlotTable, Standing
 from leaderboard.text import (
-    better, bounds_text, factor, fixed, gain_text, metric_words, plural, score_text, slot_words, unit_words,
+    better,
+    bounds_text,
+    factor,
+    fixed,
+    gain_text,
+    metric_words,
+    plural,
+    score_text,
+    slot_words,
+    unit_words,
 )  # fmt: skip
 from suite.recipe import REFERENCE
 
@@ -36,7 +45,9 @@ def leaderboard(overviews: Iterable[Overview]) -> str:
         "their 95% interval; one that holds 0 is a tie. Letters: methods that share one are not separated.\n",
     ]
     for view in overviews:
-        parts.append(f"## Tier {escape(view.slice.tier)}" + (" (not evidence)" if view.slice.tier == "smoke" else "") + "\n")
+        parts.append(
+            f"## Tier {escape(view.slice.tier)}" + (" (not evidence)" if view.slice.tier == "smoke" else "") + "\n"
+        )
         parts.append(
             f"{plural(view.methods, 'method')} on {plural(len(view.sheets), 'task')}, {plural(len(view.runs), 'run')}, "
             f"{view.failed} failed.\n"
@@ -100,6 +111,16 @@ def differences(found: list[Change], old: str, new: str) -> str:
         for c in found
         if c.kind != EQUAL
     ]
-    head = ["board", "task", "method", "old score", "new score", "change, + is better", "95% interval", "failed", "verdict"]
+    head = [
+        "board",
+        "task",
+        "method",
+        "old score",
+        "new score",
+        "change, + is better",
+        "95% interval",
+        "failed",
+        "verdict",
+    ]
     text = f"# Changes from {escape(old)} to {escape(new)}\n\n{plural(len(found), 'cell')}: {summary(found)}.\n"
     return text + ("\n" + table(head, rows, "lllrrrrll") if rows else "")

@@ -6,7 +6,7 @@ import functools
 import hashlib
 import json
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -28,6 +28,9 @@ from suite.stats import Interval, rank_intervals, t_interval, tie_letters
 NAN = float("nan")
 NONE = Interval(NAN, NAN, NAN, 0, "none")
 TIERS = ("quick", "standard", "full", "smoke")  # smoke last: it is no evidence
+DAMAGED = "damaged"  # kind of an exhibit that cannot be read
+OLDER = "older code of the task or method"
+TUNING_SEEDS = 1_000_000  # seed indices from here on belong to a search, not to its report
 NOT_RUN = "skipped"  # the status of a run that was not attempted
 
 _TEXT = (
@@ -372,7 +375,9 @@ class Board:
 
     @cached_property
     def _with_exhibits(self) -> frozenset[int]:
-        return frozenset(np.flatnonzero(pc.greater(pc.binary_length(self.table["exhibits"]), 0).fill_null(False)).tolist())
+        return frozenset(
+            np.flatnonzero(pc.greater(pc.binary_length(self.table["exhibits"]), 0).fill_null(False)).tolist()
+        )
 
     def exhibits(self, cell: Cell) -> dict[str, Mapping[str, Any]]:
         """Things to show that a run of the cell left (maps, transcripts, function values), by name."""
@@ -383,7 +388,9 @@ class Board:
 
     def recipe(self, cell: Cell) -> dict[str, Mapping[str, Any]]:
         """Slot -> method and hyper-parameters of the cell's runs; empty where they state none."""
-        return json.loads(self.table["recipe"][cell.first.row].as_py() or "{}")
+        text = self.table["recipe"][cell.first.row].as_py() or ""
+        stated = json.loads(text) if text and is_object(text) else {}
+        return {s: c for s, c in stated.items() if isinstance(c, Mapping) and isinstance(c.get("hp"), Mapping)}
 
     def metrics(self, cell: Cell) -> dict[str, float]:
         """Mean of every test metric over the finished runs that have it."""
@@ -398,7 +405,12 @@ class Board:
 @functools.lru_cache(maxsize=40)
 def named_exhibits(text: str) -> dict[str, Mapping[str, Any]]:
     """Exhibits (JSON) by name, whether the run left one (its facts at the top) or several; not to be changed."""
-    stored = json.loads(text)
+    try:
+        stored = json.loads(text)
+    except ValueError:
+        stored = None
+    if not isinstance(stored, dict):
+        return {"exhibits": {"kind": DAMAGED}}
     found = {name: shown for name, shown in stored.items() if isinstance(shown, Mapping) and "kind" in shown}
     if "kind" in stored:
         found = {str(stored["kind"]): {k: v for k, v in stored.items() if k not in found}, **found}
@@ -425,7 +437,7 @@ def build(table: pa.Table, problems: Iterable[str] = ()) -> Board:
     table : rows in the current schema, in any order.
     problems : files that were set aside.
     """
-    left: Counter[str] = Counter()
+    left: dict[str, set[int]] = defaultdict(set)
     trouble: list[str] = []
     slices: dict[Slice, dict[str, list[Run]]] = {}
     for run in _runs(table):
@@ -435,7 +447,7 @@ def build(table: pa.Table, problems: Iterable[str] = ()) -> Board:
             continue
         part = _slice_of(run)
         if isinstance(part, str):
-            left[part] += 1
+            left[part].add(run.row)
         else:
             slices.setdefault(part, {}).setdefault(run.task, []).append(run)
     sheets = {}
@@ -443,10 +455,10 @@ def build(table: pa.Table, problems: Iterable[str] = ()) -> Board:
         for task in sorted(slices[part]):
             base = slices.get(Slice(part.tier), {}).get(task, []) if part.trials else []
             references = [r for r in base if r.method == REFERENCE]
-            sheet = _sheet(part, task, [*slices[part][task], *references], left if not references else None)
+            sheet = _sheet(part, task, [*slices[part][task], *references], left)
             if sheet.cells:
                 sheets[part, task] = sheet
-    left_out = {reason: left[reason] for reason in sorted(left) if left[reason]}
+    left_out = {reason: len(left[reason]) for reason in sorted(left) if left[reason]}
     return Board(sheets, left_out, [*problems, *sorted(trouble)], table)
 
 
@@ -474,7 +486,19 @@ def _fault(run: Run) -> str:
         return "finished without a score"
     if run.budget_kind not in ("steps", "seconds"):
         return f"unknown budget kind {run.budget_kind!r}"
+    for name in ("hp", "set_hp", "environment"):
+        if not is_object(getattr(run, name)):
+            return f"{name} is not a JSON object"
     return ""
+
+
+@functools.lru_cache(maxsize=65536)
+def is_object(text: str) -> bool:
+    """Whether a text is empty or a JSON object."""
+    try:
+        return not text or isinstance(json.loads(text), dict)
+    except ValueError:
+        return False
 
 
 def _slice_of(run: Run) -> Slice | str:
@@ -488,9 +512,6 @@ def _slice_of(run: Run) -> Slice | str:
     return Slice(run.tier, run.budget_kind, run.trials if tuned else 0, hardware)
 
 
-TUNING_SEEDS = 1_000_000  # seed indices from here on belong to the search, not to its report
-
-
 @functools.lru_cache(maxsize=1024)
 def hardware_class(environment: str) -> str:
     """Short name of the machine class that an environment (JSON) was measured on."""
@@ -499,12 +520,11 @@ def hardware_class(environment: str) -> str:
     return hashlib.sha256("|".join(parts).encode()).hexdigest()[:6]
 
 
-def _sheet(part: Slice, task: str, runs: Sequence[Run], left: Counter[str] | None) -> Sheet:
-    """One task's cells from all its rows in a slice; `left` (None: don't count) takes what is left out."""
-    count = Counter[str]() if left is None else left
+def _sheet(part: Slice, task: str, runs: Sequence[Run], left: dict[str, set[int]]) -> Sheet:
+    """One task's cells from all its rows in a slice; `left` takes the rows that are left out, by reason."""
     newest = max(runs, key=lambda r: (r.finished, r.run_id))
     current = [r for r in runs if r.task_hash == newest.task_hash]
-    count["older code of the task or method"] += len(runs) - len(current)
+    left[OLDER] |= {r.row for r in runs if r.task_hash != newest.task_hash}
     full = _full_budget(part, task, current)
     sheet = Sheet(task, part)
     by_method: dict[str, list[Run]] = {}
@@ -513,15 +533,17 @@ def _sheet(part: Slice, task: str, runs: Sequence[Run], left: Counter[str] | Non
             if run.method == REFERENCE:
                 sheet.ladder.append((run.budget / full, run))
             else:
-                count["a budget other than the tier's"] += 1
+                left["a budget other than the tier's"].add(run.row)
         else:
             by_method.setdefault(run.method, []).append(run)
     sheet.ladder.sort(key=lambda pair: (pair[0], pair[1].seed, pair[1].run_id))
-    kept = {method: _latest(found, count) for method, found in sorted(by_method.items())}
+    kept = {method: _latest(found, left) for method, found in sorted(by_method.items())}
     base = {r.seed: r.score for r in kept.get(REFERENCE, []) if r.ok}
     letters, ranks = _ties([r for found in kept.values() for r in found])
     for method, found in kept.items():
-        cell = Cell(task, method, tuple(found), _score(found), _gain(found, base), letters.get(method, ""), ranks.get(method))
+        cell = Cell(
+            task, method, tuple(found), _score(found), _gain(found, base), letters.get(method, ""), ranks.get(method)
+        )
         sheet.cells[method] = cell
     return sheet
 
@@ -536,15 +558,15 @@ def _full_budget(part: Slice, task: str, runs: Sequence[Run]) -> float:
     return min(votes, key=lambda budget: (-votes[budget], budget))
 
 
-def _latest(runs: Sequence[Run], left: Counter[str]) -> list[Run]:
+def _latest(runs: Sequence[Run], left: dict[str, set[int]]) -> list[Run]:
     """One run a seed of the method's latest code, by seed."""
     code = max(runs, key=lambda r: (r.finished, r.run_id)).method_hash
     current = [r for r in runs if r.method_hash == code]
-    left["older code of the task or method"] += len(runs) - len(current)
+    left[OLDER] |= {r.row for r in runs if r.method_hash != code}
     seeds: dict[int, Run] = {}
     for run in sorted(current, key=lambda r: (r.finished, r.run_id)):
         seeds[run.seed] = run
-    left["the same run again"] += len(current) - len(seeds)
+    left["the same run again"] |= {r.row for r in current} - {r.row for r in seeds.values()}
     return [seeds[s] for s in sorted(seeds)]
 
 
@@ -573,4 +595,6 @@ def _ties(runs: Sequence[Run]) -> tuple[dict[str, str], dict[str, tuple[int, int
     board = StatsBoard.of(stats_frame(tried))
     ranks = rank_intervals(board)
     places = zip(ranks["rank"], ranks["low"], ranks["high"], strict=True)
-    return tie_letters(board), {m: (int(r), int(a), int(b)) for m, (r, a, b) in zip(ranks["method"], places, strict=True)}
+    return tie_letters(board), {
+        m: (int(r), int(a), int(b)) for m, (r, a, b) in zip(ranks["method"], places, strict=True)
+    }

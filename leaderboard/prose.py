@@ -15,11 +15,12 @@ _TERM = re.compile(r"^(?P<names>\S.*?)\s+:\s*(?P<kind>.*)$")
 
 # What makes a run of words a formula, and which words may stand inside one.
 _OPERATORS = set("=←→×·⊙∘*/^√ΣΠ∏∑∇‖≥≤<>∈~+−-|≠≈∼%∫∂⟨⟩ᵀ²³⁻½¼")
-_FUNCTIONS = frozenset(
-    "exp log sqrt min max sign tanh sigmoid softmax softplus sin cos asinh sinh erf mean var std sum rows columns clip clamp "
-    "RMS rms diag tr det arg argmax argmin round relu ReLU GELU SiLU Var median sg stopgrad logsumexp sparsemax out rank fan_in "
-    "fan_out depth width N U E".split()
-)
+_FUNCTIONS = frozenset((
+    "exp", "log", "sqrt", "min", "max", "sign", "tanh", "sigmoid", "softmax", "softplus", "sin", "cos", "asinh",
+    "sinh", "erf", "mean", "var", "std", "sum", "rows", "columns", "clip", "clamp", "RMS", "rms", "diag", "tr",
+    "det", "arg", "argmax", "argmin", "round", "relu", "ReLU", "GELU", "SiLU", "Var", "median", "sg", "stopgrad",
+    "logsumexp", "sparsemax", "out", "rank", "fan_in", "fan_out", "depth", "width", "N", "U", "E",
+))  # fmt: skip
 _ARTICLES = frozenset({"a", "A", "I"})
 _EDGE = ".,;:"
 _SCRIPT = re.compile(
@@ -135,7 +136,7 @@ def _formulas(text: str) -> str:
         whole = "".join(t + g for t, g in zip(tokens[i : i + length], gaps[i : i + length], strict=True))
         body = whole.rstrip()
         core = body.rstrip(_EDGE)
-        out.append(f'<span class="math">{scripts(core)}</span>{escape(body[len(core):])}{whole[len(body):]}')
+        out.append(f'<span class="math">{scripts(core)}</span>{escape(body[len(core) :])}{whole[len(body) :]}')
         i += length
     return "".join(out)
 

@@ -53,18 +53,18 @@ def pages(read: Read) -> Iterator[tuple[str, bytes]]:
 
     everything = [s for part in board.slices if part.main for s in board.of_slice(part)]
     paired = {v.slice.key: pairing(v.sheets) for v in main}
-    yield page("index.html", "index.html", overviews=main, others=_other_boards(board), sheets=everything, pairing=paired)
+    others = _other_boards(board)
+    yield page("index.html", "index.html", overviews=main, others=others, sheets=everything, pairing=paired)
     for view in (v for v in views if v.family or not v.slice.main):
-        yield page(board_path(view.slice, view.family), "board.html", view=view, others=_other_boards(board))
+        yield page(board_path(view.slice, view.family), "board.html", view=view, others=others)
     for sheet in board.sheets.values():
         yield page(sheet.path, "task.html", **_task(board, sheet))
     for method in (REFERENCE, *board.methods):
         yield page(method_path(method), "method.html", **_method(board, method))
     yield page("aggregates.html", "aggregates.html", groups=_aggregates(main))
-    yield page("failures.html", "failures.html", failures=failures, skipped=[r for r in board.runs if r.status == NOT_RUN])
-    systems = covered.coverage(registry().methods, board.methods)
-    counts = covered.counts(systems)
-    yield page("coverage.html", "coverage.html", systems=systems, counts=counts, unlisted=covered.unlisted(registry().methods))
+    skipped = [r for r in board.runs if r.status == NOT_RUN]
+    yield page("failures.html", "failures.html", failures=failures, skipped=skipped)
+    yield page("coverage.html", "coverage.html", **_coverage(board))
     yield "LEADERBOARD.md", markdown.leaderboard(main).encode()
     for file in sorted(STATIC.iterdir()):
         yield f"static/{file.name}", file.read_bytes()
@@ -199,13 +199,21 @@ def _data(board: Board) -> dict[str, Any]:
         environments.setdefault(run.environment_hash, []).append(run)
         commits[run.commit, run.dirty] = commits.get((run.commit, run.dirty), 0) + 1
         trust[run.trust] = trust.get(run.trust, 0) + 1
-    sources = [Source(k, _environment_words(found[0].environment), len(found)) for k, found in sorted(environments.items())]
+    sources = [
+        Source(k, _environment_words(found[0].environment), len(found)) for k, found in sorted(environments.items())
+    ]
     return {
         "runs": len(runs),
         "environments": sources,
         "commits": [(commit, dirty, count) for (commit, dirty), count in sorted(commits.items())],
         "trust": sorted(trust.items()),
     }
+
+
+def _coverage(board: Board) -> dict[str, Any]:
+    methods = registry().methods
+    systems = covered.coverage(methods, board.methods)
+    return {"systems": systems, "counts": covered.counts(systems), "unlisted": covered.unlisted(methods)}
 
 
 def _environment_words(environment: str) -> str:
@@ -275,15 +283,17 @@ def _run_rows(cells: Sequence[tuple[Sheet, Cell]], with_ladder: bool) -> Iterato
         for run in (*cell.runs, *(r for _, r in sheet.ladder if with_ladder)):
             message = f": {quote(run.message[:160])}" if run.message else ""
             score = text.number(run.score) if run.ok else text.MISSING
+            name, hp, where = quote(run.run_id), quote(hyperparameter_text(run.hp)), quote(run.environment_hash)
             yield (
-                f'<tr id="{quote(run.run_id)}"><th scope="row"><a href="#{quote(run.run_id)}"><code>{quote(run.run_id)}</code>'
-                f'</a></th><td>{quote(run.task)}</td><td>{key}</td><td class="num">{text.count(run.budget)}</td>'
+                f'<tr id="{name}"><th scope="row"><a href="#{name}"><code>{name}</code></a></th>'
+                f'<td>{quote(run.task)}</td><td>{key}</td><td class="num">{text.count(run.budget)}</td>'
                 f'<td class="num">{run.seed}</td><td{"" if run.ok else CLASS_FAILED}>{quote(run.status)}{message}</td>'
                 f'<td class="num">{score}</td><td class="num">{text.number(run.train_seconds, 3)}</td>'
-                f'<td class="reason">{quote(hyperparameter_text(run.hp))}</td><td><code>{quote(run.digest[:10])}</code></td>'
+                f'<td class="reason">{hp}</td><td><code>{quote(run.digest[:10])}</code></td>'
                 f"<td><code>{quote(run.method_hash)}</code></td><td><code>{quote(run.commit[:10])}</code>"
-                f'{" + changes" if run.dirty else ""}</td><td><a href="../index.html#env-{quote(run.environment_hash)}">'
-                f"<code>{quote(run.environment_hash)}</code></a></td><td>{quote(run.trust)}</td></tr>"
+                f"{' + changes' if run.dirty else ''}</td>"
+                f'<td><a href="../index.html#env-{where}"><code>{where}</code></a></td>'
+                f"<td>{quote(run.trust)}</td></tr>"
             )
 
 
@@ -309,7 +319,9 @@ def _run_command(sheet: Sheet, methods: Sequence[str], runs: Sequence[Run]) -> s
     more = ["--device", "cuda"] if str(device).startswith("cuda") else []
     if part.trials and methods != [REFERENCE]:
         return text.command(["levelfield", "tune", *where, "--trials", part.trials, *more])
-    return text.command(["levelfield", "run", *where, *(["--budget", "seconds"] if part.kind == "seconds" else []), *more])
+    return text.command(
+        ["levelfield", "run", *where, *(["--budget", "seconds"] if part.kind == "seconds" else []), *more]
+    )
 
 
 def estimate_text(estimate: Estimate | None, kind: str) -> tuple[str, str, str]:
@@ -360,14 +372,16 @@ def environment() -> Environment:
         lstrip_blocks=True,
     )
     made.filters |= {
-        "number": text.number, "count": text.count, "factor": text.factor, "score": text.score_text, "gain": text.gain_text,
-        "bounds": text.bounds_text, "metric_words": text.metric_words, "unit_words": text.unit_words,
-        "describe": describe_space, "typeset": typeset, "inline": inline, "safe_link": safe_link, "slug": text.slug,
+        "number": text.number, "count": text.count, "factor": text.factor, "score": text.score_text,
+        "gain": text.gain_text, "bounds": text.bounds_text, "metric_words": text.metric_words,
+        "unit_words": text.unit_words, "describe": describe_space, "typeset": typeset, "inline": inline,
+        "safe_link": safe_link, "slug": text.slug,
         "stored_hp": hyperparameter_text, "hp": hyperparameters, "plain": plain_value,
     }  # fmt: skip
     made.globals |= {
         "REFERENCE": REFERENCE, "slot_words": text.slot_words, "tier_words": text.TIER_WORDS, "plural": text.plural,
-        "listing": text.listing, "better": text.better, "family_words": text.FAMILY_WORDS, "verdicts": text.VERDICT_WORDS,
+        "listing": text.listing, "better": text.better, "family_words": text.FAMILY_WORDS,
+        "verdicts": text.VERDICT_WORDS,
         "gain_mark": figures.gain_mark, "gain_axis": figures.gain_axis,
         "board_path": board_path, "method_path": method_path, "run_link": run_link, "cell_command": cell_command,
         "estimate": estimate_text, "registered": lambda: registry().methods, "describe_aggregate": describe,

@@ -243,8 +243,8 @@ def _gains(board: StatsBoard | None) -> dict[str, Estimate]:
         both = mean_interval(values, board.level, board.rounds, board.seed)
         freedom = board.freedom[m, counted].astype(float)
         seeds = seed_interval(values, board.variances[m, counted], freedom, board.level)
-        bounds = (float(np.clip(x, -SD_CLIP, SD_CLIP)) for x in (seeds.low, seeds.high, both.low, both.high))
-        found[method] = Estimate(both.value, *bounds, len(values))
+        a, b, c, d = np.clip([seeds.low, seeds.high, both.low, both.high], -SD_CLIP, SD_CLIP).tolist()
+        found[method] = Estimate(both.value, a, b, c, d, len(values))
     return found
 
 

@@ -26,7 +26,7 @@ class SlotWords(NamedTuple):
 SLOT_WORDS = {
     "activation": SlotWords("Activations", "The nonlinearity, the same at every place of the network that has one."),
     "optimizer": SlotWords("Optimizers", "The rule that turns gradients into weight updates."),
-    "gradient": SlotWords("Gradient steps", "What is done to the gradient before the update: clipping, extra passes, projections."),
+    "gradient": SlotWords("Gradient steps", "What happens to the gradient before the update: clipping, extra passes."),
     "schedule": SlotWords("Learning-rate schedules", "How the learning rate rises and falls over the budget."),
     "averaging": SlotWords("Weight averaging", "Which average of the weights is evaluated in place of the last ones."),
     "init": SlotWords("Initialisation", "How the weights are drawn before training."),

@@ -89,7 +89,7 @@ class PreconditionedFourierPinn(FourierPinn):
         self.conditioner[1:] = diagonal.rsqrt()
         self.conditioner[0] = gamma * self.conditioner[1]
         weight = self.length * float(diagonal[0]) / gamma**2
-        problem.conditions = tuple(replace(stated, weight=weight) for stated in problem.conditions)
+        problem.require_conditions([replace(stated, weight=weight) for stated in problem.conditions])
 
     def normal_diagonal(self) -> Tensor:
         """A_kk (2 * modes,): mean square of the linear equation applied to each wave of the basis."""

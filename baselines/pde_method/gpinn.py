@@ -32,7 +32,7 @@ class GradientEnhanced(PdeMethod):
         if weights is not None:
             residual, slopes = residual * weights[:, None], slopes * weights[:, None, None]
         return [
-            self.penalty(residual).sum(1).mean(),
+            self.mean_penalty(residual),
             self.weight * slopes.square().sum((1, 2)).mean(),
             *self.condition_terms(network),
         ]

@@ -18,7 +18,7 @@ class HardConditions(PdeMethod):
         super().__init__(problem)
         task = problem.target
         problem.require(bool(task.hard_names), "ansatz that holds its conditions")
-        problem.conditions = tuple(c for c in problem.conditions if c.name not in task.hard_names)
+        problem.require_conditions([c for c in problem.conditions if c.name not in task.hard_names])
 
     def ansatz(self, x: Tensor, out: Tensor) -> Tensor:
         return self.problem.target.hard(x, out)

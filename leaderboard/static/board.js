@@ -153,7 +153,7 @@
     const root = document.documentElement;
     const stored = () => { try { return localStorage.getItem("levelfield-theme"); } catch (error) { return null; } };
     const isDark = () => (root.dataset.theme ? root.dataset.theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches);
-    const label = () => { theme.textContent = isDark() ? "light" : "dark"; theme.setAttribute("aria-label", "switch to the " + theme.textContent + " theme"); };
+    const label = () => { theme.textContent = isDark() ? "light mode" : "dark mode"; };
     const chosen = state.get("theme") || stored();
     if (chosen === "dark" || chosen === "light") root.dataset.theme = chosen;
     label();

@@ -31,7 +31,8 @@ def board(
     from suite.store.files import read
 
     site = out or SITE
-    found = read(results or [Path("results")])
+    folders = results or [Path("results")]
+    found = read(folders)
     for problem in found.problems:
         sys.stderr.write(f"levelfield: set aside: {problem}\n")
     if check:
@@ -41,7 +42,7 @@ def board(
         sys.stdout.write(f"{len(changed)} files differ from a rebuild\n" if changed else "the site is up to date\n")
         raise typer.Exit(1 if changed else 0)
     if not found.table.num_rows:
-        raise ValueError(f"no results in {', '.join(map(str, results or ['results']))}; `levelfield run` makes some")
+        raise ValueError(f"no results in {', '.join(map(str, folders))}; `levelfield run` makes some")
     write(found, site)
     for line in top_lines(found, top):
         sys.stdout.write(f"{line}\n")
@@ -52,10 +53,10 @@ def _diff(old: Path, new: Path, out: Path | None) -> None:
     from leaderboard.site import compare
     from suite.store.files import read, write_bytes
 
-    found = [read([folder]) for folder in (old, new)]
-    for problem in [p for part in found for p in part.problems]:
+    before, after = read(old), read(new)
+    for problem in (*before.problems, *after.problems):
         sys.stderr.write(f"levelfield: set aside: {problem}\n")
-    markdown, page = compare(*found, (str(old), str(new)))
+    markdown, page = compare(before, after, (str(old), str(new)))
     sys.stdout.write(markdown)
     if out is not None:
         write_bytes(out / "changes.md", markdown.encode())

@@ -75,9 +75,7 @@ def _t1(task: TaskInfo, tier: str, method: str, base: np.ndarray, head: np.ndarr
     margin = max(noise.sd, noise.floor) if noise else float(np.std(base, ddof=1))
     decision = t1_decision(base, head, margin, task.metric.direction)
     verdict: str = decision.verdict
-    rule = (
-        f"T1: {decision.n} pairs, one-sided p = {decision.p:.2g}; they show {decision.detectable:.3g} with 80% power"
-    )
+    rule = f"T1: {decision.n} pairs, one-sided p = {decision.p:.2g}; they show {decision.detectable:.3g} with 80% power"
     if decision.mean < -TOO_GOOD * margin:
         verdict, rule = INCONCLUSIVE, f"needs review: better by over {TOO_GOOD:g} seed-sd"
     low = 2 * decision.mean - decision.upper

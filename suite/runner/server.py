@@ -241,7 +241,9 @@ def _resident(pid: int) -> int:
 
 def _tail(path: Path, size: int = 1500) -> str:
     try:
-        return path.read_bytes()[-size:].decode(errors="replace")
+        with open(path, "rb") as log:
+            log.seek(max(0, log.seek(0, os.SEEK_END) - size))
+            return log.read().decode(errors="replace")
     except OSError:
         return ""
 

@@ -182,7 +182,8 @@ def score_profiles(
 ) -> pd.DataFrame:
     """Share of runs whose value exceeds tau, averaged over tasks, with a pointwise band over seeds.
 
-    The run-score distribution of Agarwal et al. (2021) on the board's scale; the band is the stratified bootstrap's, n - 1 draws a task.
+    The run-score distribution of Agarwal et al. (2021) on the board's scale; the
+    band is the stratified bootstrap's, n - 1 draws a task.
 
     Returns
     -------

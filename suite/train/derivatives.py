@@ -112,7 +112,12 @@ def autograd_fields(network: Network, x: Tensor) -> tuple[AutogradField, ...]:
     """The fields of `network` at `x` by nested automatic differentiation (an `Engine`)."""
     if not x.requires_grad:
         x = x.detach().requires_grad_()
-    return tuple(AutogradField(x, column) for column in network(x).unbind(1))
+    return tuple(AutogradField(x, column) for column in columns(network(x)))
+
+
+def columns(values: Tensor) -> tuple[Tensor, ...]:
+    """The columns (n,) of values (n, outputs); one column is a view, which costs nothing to differentiate."""
+    return (values.squeeze(1),) if values.shape[1] == 1 else values.unbind(1)
 
 
 class EstimatedLaplacian(Field):

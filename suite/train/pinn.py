@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 
 from suite.facts import Tier
 from suite.train.build import Build
-from suite.train.derivatives import Engine, Field, autograd_fields
+from suite.train.derivatives import AutogradField, Engine, Field, autograd_fields, columns
 from suite.train.jets import agrees, through
 from suite.train.workload import Context, Predictions, Task, Workload
 
@@ -57,10 +58,9 @@ class Domain:
 
     def uniform(self, count: int, generator: torch.Generator) -> Tensor:
         """(count, d) points drawn uniformly, float32, on the generator's device."""
-        device = generator.device
-        low = torch.tensor(self.lows, device=device)
-        span = torch.tensor(self.highs, device=device) - low
-        return low + span * torch.rand(count, self.dims, generator=generator, device=device)
+        low, span = _box(self.lows, self.highs, generator.device)
+        draws = torch.rand(count, self.dims, generator=generator, device=generator.device)
+        return torch.addcmul(low, span, draws)
 
     def contains(self, points: np.ndarray, slack: float = 1e-6) -> np.ndarray:
         """(n,) truth of lying in the closed box, up to `slack` of its width."""
@@ -90,6 +90,12 @@ class Domain:
         return points
 
 
+@functools.cache
+def _box(lows: tuple[float, ...], highs: tuple[float, ...], device: torch.device) -> tuple[Tensor, Tensor]:
+    low = torch.tensor(lows, device=device)
+    return low, torch.tensor(highs, device=device) - low
+
+
 @dataclass(frozen=True)
 class Condition:
     """An initial or boundary condition, taken at fixed points.
@@ -99,30 +105,36 @@ class Condition:
     name : what it states ("initial", "boundary", "velocity", ...).
     points : (m, d) float32.
     quantity : ``quantity(points, *fields)`` -> (k,) or (k, equations), of one field for each unknown function.
-    values : what the quantity is there; broadcasts against it.
+    values : what the quantity is there, broadcast against it; None stands for 0.
     weight : factor of the mean square of their difference in the training loss.
     """
 
     name: str
     points: Tensor
     quantity: Callable[..., Tensor]
-    values: Tensor
+    values: Tensor | None = None
     weight: float = 1.0
 
     def to(self, device: torch.device) -> Condition:
-        return replace(self, points=self.points.to(device), values=self.values.to(device))
+        values = None if self.values is None else self.values.to(device)
+        return replace(self, points=self.points.to(device), values=values)
+
+    def residual(self, *fields: Field) -> Tensor:
+        """Quantity minus values, (k,) or (k, equations)."""
+        quantity = self.quantity(self.points, *fields)
+        return quantity if self.values is None else quantity - self.values
 
 
 def condition(
     name: str,
     points: np.ndarray,
     quantity: Callable[..., Tensor],
-    values: np.ndarray | float = 0.0,
+    values: np.ndarray | None = None,
     weight: float = 1.0,
 ) -> Condition:
     """A condition from float64 points (m, d) and values."""
-    at, goal = (torch.as_tensor(a, dtype=torch.float32) for a in (points, values))
-    return Condition(name, at, quantity, goal, weight)
+    goal = None if values is None else torch.as_tensor(values, dtype=torch.float32)
+    return Condition(name, torch.as_tensor(points, dtype=torch.float32), quantity, goal, weight)
 
 
 def value(points: Tensor, *fields: Field) -> Tensor:
@@ -131,7 +143,9 @@ def value(points: Tensor, *fields: Field) -> Tensor:
 
 
 def seam(*orders: tuple[int, ...]) -> Callable[..., Tensor]:
-    """The quantity of periodic conditions: jumps (m/2, orders) from the points' first half to their second.
+    """The quantity of periodic conditions: jumps from the points' first half to their second.
+
+    It is (m/2,) for one order and one unknown function, else (m/2, jumps).
 
     ``seam((), (0,))`` compares u and u_x.
     """
@@ -139,7 +153,8 @@ def seam(*orders: tuple[int, ...]) -> Callable[..., Tensor]:
     def jumps(points: Tensor, *fields: Field) -> Tensor:
         half = len(points) // 2
         compared = [u.d(*order) if order else u.value for u in fields for order in orders]
-        return torch.stack([c[:half] - c[half:] for c in compared], dim=1)
+        found = [c[:half] - c[half:] for c in compared]
+        return found[0] if len(found) == 1 else torch.stack(found, dim=1)
 
     return jumps
 
@@ -199,11 +214,17 @@ class Problem:
         self.task = self.target = task
         self.domain = task.domain
         self.device = context.device
-        self.conditions = tuple(c.to(context.device) for c in task.conditions(context.tier))
+        self.require_conditions([c.to(context.device) for c in task.conditions(context.tier)])
         self.engine: Engine = autograd_fields
         self.taylor = False
         self.generator = context.generator("pde-method")
         self.charged = 0
+
+    def require_conditions(self, conditions: Sequence[Condition]) -> None:
+        """Put these conditions, and no others, in force."""
+        self.conditions = tuple(conditions)
+        self._points = torch.cat([c.points for c in conditions]) if conditions else None
+        self._differentiated = any(_differentiates(c, self.target.outputs) for c in conditions)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Problem:
         return self  # shared by copies of the model: random streams and counters are the run's
@@ -222,18 +243,20 @@ class Problem:
 
     def residual(self, fields: tuple[Field, ...], points: Tensor) -> Tensor:
         """Equation residuals (n, equations) of the `fields` at `points`."""
-        return _columns(self.task.residual(points, *fields))
+        return _as_matrix(self.task.residual(points, *fields))
 
     def condition_residuals(self, network: nn.Module) -> list[Tensor]:
-        """Residuals (k, equations) of each condition, from one evaluation of the network."""
-        if not self.conditions:
+        """Residuals, (k,) or (k, equations), of each condition, from one evaluation of the network."""
+        if self._points is None:
             return []
-        fields = autograd_fields(network, torch.cat([c.points for c in self.conditions]))
+        if self._differentiated:
+            fields = autograd_fields(network, self._points)
+        else:
+            fields = tuple(AutogradField(self._points, column) for column in columns(network(self._points)))
         found, start = [], 0
         for stated in self.conditions:
             part = slice(start, start + len(stated.points))
-            quantity = stated.quantity(stated.points, *(field.rows(part) for field in fields))
-            found.append(_columns(quantity - stated.values))
+            found.append(stated.residual(*(field.rows(part) for field in fields)))
             start = part.stop
         return found
 
@@ -311,12 +334,18 @@ class PdeMethod(nn.Module):
         self.pointwise = magnitude(residual)
         if weights is not None:
             residual = residual * weights[:, None]
-        return [self.penalty(residual).sum(1).mean(), *self.condition_terms(network)]
+        return [self.mean_penalty(residual), *self.condition_terms(network)]
+
+    def mean_penalty(self, residual: Tensor) -> Tensor:
+        """Mean over points of the penalty of residuals (n,) or (n, equations), summed over equations."""
+        mean, equations = self.penalty(residual).mean(), residual.numel() // len(residual)
+        return mean if equations == 1 else equations * mean
 
     def condition_terms(self, network: nn.Module) -> list[Tensor]:
         """Weighted mean penalty of each condition."""
         found = self.problem.condition_residuals(network)
-        return [c.weight * self.penalty(r).sum(1).mean() for c, r in zip(self.problem.conditions, found, strict=True)]
+        means = [self.mean_penalty(residual) for residual in found]
+        return [m if c.weight == 1 else c.weight * m for c, m in zip(self.problem.conditions, means, strict=True)]
 
     def loss(self, network: nn.Module, points: Tensor, weights: Tensor | None = None) -> Tensor:
         """Training loss.
@@ -327,7 +356,8 @@ class PdeMethod(nn.Module):
         points : collocation points (n, d).
         weights : factors (n,) on the residual, from the sampler, or None.
         """
-        return torch.stack(self.terms(network, points, weights)).sum()
+        terms = self.terms(network, points, weights)
+        return functools.reduce(torch.add, terms)
 
 
 class Surrogate(nn.Module):
@@ -355,10 +385,15 @@ class Site(nn.Module):
 
 
 class PinnBuild(Build):
-    """Makes the parts of a network that may be run on jets."""
+    """Makes the parts of a network that may be run on jets where its task has a use for them."""
+
+    def __init__(self, context: Context, jets: bool) -> None:
+        super().__init__(context)
+        self.jets = jets
 
     def activation(self, features: int) -> nn.Module:
-        return Site(super().activation(features))
+        activation = super().activation(features)
+        return Site(activation) if self.jets else activation
 
     def block(self, features: int, hidden: int) -> nn.Module:
         """The recipe's block as one link of a chain: nothing in it ends a residual branch."""
@@ -392,11 +427,13 @@ class Mlp(nn.Module):
             activation = build.activation(features)
             layers += [build.block(features, width), activation]
             features = build.width(features, activation)
-        self.layers = nn.Sequential(*layers)
+        self.layers = nn.ModuleList(layers)
         self.head = build.head(features, outputs)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.layers(x))
+        for layer in self.layers:
+            x = layer(x)
+        return self.head(x)
 
 
 class PdeTask(Task):
@@ -543,7 +580,7 @@ class PinnWorkload(Workload):
         recipe, tier = context.recipe, context.tier
         self.problem = Problem(task, context)
         self.method: PdeMethod = recipe["pde-method"].make(self.problem)
-        build = PinnBuild(context)
+        build = PinnBuild(context, jets=task.jets is not None)
         self.model = build.finish(Surrogate(self.method, self.method.network(build, tier)))
         self.method.prepare(self.model)
         self.problem.choose_engine(self.model)
@@ -613,7 +650,32 @@ class PinnWorkload(Workload):
         return values[:, 0] if self.task.outputs == 1 else values[:, : len(self.task.functions)]
 
 
-def _columns(residual: Tensor) -> Tensor:
+class _Recorder(Field):
+    """Zeros that note whether a derivative was asked for."""
+
+    def __init__(self, count: int) -> None:
+        self.zeros, self.differentiated = torch.zeros(count), False
+
+    @property
+    def value(self) -> Tensor:
+        return self.zeros
+
+    def d(self, *axes: int) -> Tensor:
+        self.differentiated = True
+        return self.zeros
+
+    def laplacian(self, axes: Sequence[int] | None = None) -> Tensor:
+        return self.d()
+
+
+def _differentiates(stated: Condition, outputs: int) -> bool:
+    """Whether a condition's quantity contains derivatives."""
+    recorders = [_Recorder(len(stated.points)) for _ in range(outputs)]
+    stated.quantity(stated.points.cpu(), *recorders)
+    return any(recorder.differentiated for recorder in recorders)
+
+
+def _as_matrix(residual: Tensor) -> Tensor:
     return residual[:, None] if residual.ndim == 1 else residual
 
 

@@ -26,7 +26,6 @@ from suite.train.workload import Context, Predictions, Task, Workload
 
 __all__ = ["Objective", "RlvrTask", "RlvrWorkload", "Rollouts", "WarmStart", "pass_at_k"]
 
-SPLIT_OF_TENTH = ("test", "test", "validation") + ("train",) * 7
 PASS_AT = (1, 4, 16)
 PROBED = 4  # completions that must all be right for a prompt to be rehearsed instead of trained on
 
@@ -40,8 +39,8 @@ class RlvrTask(Task):
 
     Token 0 ends a completion and fills what follows; token i is
     ``alphabet[i - 1]``. All prompts of a task have one length. A prompt's split
-    (test 2, validation 1, training 7 of ten) follows from a hash of its
-    operand combination, so that no combination is in two splits.
+    follows from a hash of its operand combination, so that no combination is
+    in two splits.
 
     A tier's sizes hold ``prompts`` and ``samples`` (P and G of a step),
     ``refresh`` (steps between refreshes of the sampling policy),
@@ -54,12 +53,15 @@ class RlvrTask(Task):
     answer_alphabet : characters that a well-formed completion is made of.
     limit : longest completion, its end token included.
     warm_start : how the warm start was made, and its hash.
+    test_tenths : tenths of the operand combinations in the test split; one
+        more is the validation split, the others are trained on.
     """
 
     alphabet: str
     answer_alphabet: str
     limit: int
     warm_start: WarmStart
+    test_tenths = 2
 
     @abstractmethod
     def space(self) -> list[str]:
@@ -108,9 +110,10 @@ class RlvrTask(Task):
 
     @functools.cached_property
     def _splits(self) -> dict[str, Tensor]:
-        texts: dict[str, list[str]] = {name: [] for name in SPLIT_OF_TENTH}
+        texts: dict[str, list[str]] = {"test": [], "validation": [], "train": []}
         for prompt in sorted(self.space(), key=_hash):
-            texts[SPLIT_OF_TENTH[_hash(self.combination(prompt)) % 10]].append(prompt)
+            tenth = _hash(self.combination(prompt)) % 10 - self.test_tenths
+            texts["test" if tenth < 0 else "validation" if tenth == 0 else "train"].append(prompt)
         return {name: torch.from_numpy(self.encode(found)).long() for name, found in texts.items()}
 
     def prompts(self, split: str) -> Tensor:

@@ -40,7 +40,22 @@ HARD = {"types": 32, "leaves": 32, "limit": 16}
     lr_scale=3.0,
 )  # fmt: skip
 class DyckGPT(SourceTask):
-    """Dyck-8 with 8 leaves from an LL(1) probabilistic grammar."""
+    """Well-nested brackets of 8 types with 8 leaves between them, from an LL(1) probabilistic grammar.
+
+    Sequences of 32 tokens, each from the grammar's start behind a start token;
+    28k parameters (2 layers of 32 channels). The score is the cross-entropy's
+    excess over the source's exact Bayes loss on the same 4,096 test sequences
+    (about 2.10 nats a token). It is decomposed by kind of token (``excess.closing``:
+    which bracket closes is certain, when it does is not) and by nesting depth
+    (``excess.depth3``). Fresh sequences up to four budgets, so that nothing is seen
+    twice. ``standard``: 32 types, 32 leaves, depth 16, 128 tokens, 4 layers of 128
+    channels.
+
+    On one core ``quick`` takes 8 s. The reference reaches an excess of 0.016 (an
+    untrained model has 1.24). Its learning rate is the best of .003 (.0203), .005
+    (.0205), .007 (.024) and .01 (.028) at seed 0 within noise; with GPT-2's own
+    init scale of .02, made for 768 channels, the best of five rates leaves .039.
+    """
 
     def source(self, tier: Tier) -> DyckSource:
         return DyckSource.made(**tier.sizes.get("source", {}))

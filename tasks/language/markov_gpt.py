@@ -39,7 +39,18 @@ LARGE = {"context": 128, "features": 128, "layers": 4, "heads": 4, "batch": 64, 
     lr_scale=3.0,
 )  # fmt: skip
 class MarkovGPT(SourceTask):
-    """Dyck-8 with 8 leaves from an LL(1) probabilistic grammar."""
+    """A Markov chain of order 2 over 16 tokens, scored by the excess over its exact loss.
+
+    The rows are drawn once from a Dirichlet law of concentration 0.15: the model
+    has to learn a table of 256 rows. Sequences of 32 tokens, each from the start
+    mark; 27k parameters; 4,096 test sequences (floor about 1.415 nats).
+    ``standard`` is learning in context: a fresh chain of order 1 over 8 tokens for
+    every sequence of 128, whose floor is the Dirichlet posterior's.
+
+    On one core ``quick`` takes 8 s. The reference reaches an excess of 0.026 (an
+    untrained model has 1.51; the best first-order table has 1.12). Learning rate
+    from .005 (.030) and .01 (.026) at seed 0.
+    """
 
     def source(self, tier: Tier) -> Source:
         return InContextMarkovSource.made() if tier.sizes.get("in_context") else MarkovSource.made()

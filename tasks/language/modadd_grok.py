@@ -83,7 +83,19 @@ class ModularAddition(SupervisedTask):
     paper=PAPER,
 )
 class ModAddGrok(ModularAddition):
-    """Mod add."""
+    """a + b mod 59 from 40% of all pairs: memorised in 100 steps, understood hundreds of steps later.
+
+    Two embeddings, one hidden layer of 128, full batches, AdamW with weight
+    decay 1. 1,392 pairs to train on, 348 to validate, 1,741 to test. The primary
+    statistic is the test accuracy when the reference is halfway through its
+    transition: a method that brings it forward nears 1, one that delays it
+    nears 1/59. Cross-entropy would compare losses that scale logits differently.
+
+    On one core ``quick`` takes 3.5 s. The reference reaches an accuracy of 0.76,
+    from 0.60 to 0.94 over 5 seeds: when the transition comes varies. Learning
+    rate and decay from (.003, 1), (.01, 1), (.003, 3) and (.01, .3): (.01, 1) is
+    first to 50%.
+    """
 
 
 @define_task(
@@ -99,4 +111,10 @@ class ModAddGrok(ModularAddition):
     paper=PAPER,
 )
 class ModAddNoDecay(ModularAddition):
-    """Mod add."""
+    """a + b mod 59 as in `modadd-grok`, without weight decay: the reference memorises and never understands.
+
+    After Prieto et al. 2025 (arXiv 2501.04697): without decay the logits grow
+    until the softmax saturates, and training stops on the training pairs. The
+    reference's test accuracy is 0 on all 5 seeds; removing the gradient's part
+    along the weights (`perp-grad`) passes 0.9 in 600 steps.
+    """

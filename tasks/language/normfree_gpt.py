@@ -36,7 +36,15 @@ MODEL = {"context": 32, "features": 32, "layers": 2, "heads": 2}
     },
 )  # fmt: skip
 class NormfreeGPT(SourceTask):
-    """No norms."""
+    """The brackets of `dyck-gpt` with a GPT that has no normalisation at all.
+
+    Without norms the activation, the init and the learning rate carry the scale
+    of the signal alone. Model and data are those of `dyck-gpt` otherwise.
+
+    On one core ``quick`` takes 6 s. The reference reaches an excess of 0.011 (an
+    untrained model has 1.46). Learning rate from .005 (.054), .01 (.021) and .02
+    (.012) at seed 0.
+    """
 
     normalise = False
 

@@ -42,7 +42,17 @@ LARGE = {"context": 256, "features": 384, "layers": 6, "heads": 6, "batch": 64, 
     data="tinyshakespeare",
 )  # fmt: skip
 class ShakespeareGPT(TextTask):
-    """Shakespeare."""
+    """Tiny Shakespeare by characters: 65 of them, 1,003,854 to train on, then 55,770 to validate and 55,770 to test.
+
+    Windows of 64 characters that start anywhere in the training text; 870 test
+    windows that do not overlap. 112k parameters (2 layers of 64 channels).
+    ``standard``: 6 layers of 384 channels, windows of 256, without dropout; stopped
+    before it overfits.
+
+    On one core ``quick`` takes 15 s. The reference reaches a test cross-entropy of
+    SHAK nats a character (an untrained model has 4.4; uniform guessing 4.17).
+    Learning rate from .005 (1.8747) and .01 (1.8755) at seed 0.
+    """
 
     def text(self) -> Text:
         return _text()

@@ -10,7 +10,7 @@ import torch
 from numpy.polynomial import chebyshev
 from torch import Tensor
 
-from suite import Metric, Noise, Paper, Tier, cache, define_task
+from suite import Metric, Paper, Tier, cache, define_task
 from suite.fingerprint import source_hash
 from suite.train.derivatives import Engine, Field
 from suite.train.jets import AxisJets

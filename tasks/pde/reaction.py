@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from suite import Metric, Noise, Paper, Tier, define_task
+from suite import Metric, Paper, Tier, define_task
 from suite.train.derivatives import Field
 from suite.train.jets import through
 from suite.train.pinn import Condition, Domain, PdeTask, condition, seam, value

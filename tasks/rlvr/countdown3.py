@@ -29,14 +29,14 @@ SMOKE = {**SIZES, "prompts": 4, "eval_prompts": 16, "test_prompts": 32}
     slots=("objective", "optimizer", "gradient", "schedule", "averaging", "regularizer"),
     recipe={
         "objective": "grpo",
-        "optimizer": ("adamw", {"lr": 3e-4, "weight_decay": 0.0}),
+        "optimizer": ("adamw", {"lr": 5e-4, "weight_decay": 0.0}),
         "gradient": ("grad-clip", {"max_norm": 1.0}),
-        "schedule": ("constant", {"warmup": 0.02}),
+        "schedule": ("linear", {"warmup": 0.02}),
         "averaging": "last",
     },
     tiers={
         "smoke": Tier(3_000, evals=2, sizes=SMOKE),
-        "quick": Tier(1_100_000, evals=20, sizes=SIZES),
+        "quick": Tier(1_200_000, evals=20, sizes=SIZES),
     },
     noise={},
 )  # fmt: skip
@@ -53,7 +53,8 @@ class Countdown3(RlvrTask):
     alphabet = "0123456789+-*,:="
     answer_alphabet = "0123456789+-*"
     limit = 6
-    warm_start = WarmStart(steps=700, sha256="7fc354f4b52ce76efb59cb44eb83383e72570e507adc4536705e044120abaee4")
+    test_tenths = 1
+    warm_start = WarmStart(steps=700, sha256="b7c370a6ad9eb8c3544b67615949e614d313a82bf3dd4d1e11b3472447926550")
 
     def space(self) -> list[str]:
         triples = itertools.product(range(1, 10), repeat=3)

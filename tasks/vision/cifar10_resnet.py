@@ -47,7 +47,19 @@ SMALL = {"widths": (16, 32, 64), "blocks": 1, "stem_stride": 2, "batch": 128, "e
     paper=Paper("Deep Residual Learning for Image Recognition", arxiv="1512.03385", year=2015),
 )  # fmt: skip
 class CIFAR10ResNet(RealImageTask):
-    """CIFAR-10."""
+    """CIFAR-10 with a small residual network, from the Hub or the data root.
+
+    ``quick``: 10,000 training images (1,000 of each class), 1,000 others to
+    validate, all 10,000 test images; widths 16, 32 and 64, one basic block each, a
+    stem of stride 2 (78k parameters), 3.6 epochs. ``standard``: 49,000 images,
+    widths 64, 128 and 256, two blocks each at full resolution, 15 epochs. Images
+    are mirrored and shifted by up to 2 pixels.
+
+    On one core ``quick`` takes 12 s. The reference reaches a test cross-entropy of
+    CIFAR (accuracy CIFACC%; an untrained model 2.30 and 10%). Learning rate from .05
+    (1.220), .1 (1.215), .2 (1.187) and .4 (1.229) at seed 0, of which CIFNOTE. The
+    standard tier's score and noise are not measured.
+    """
 
     def model(self, build: Build, tier: Tier) -> nn.Module:
         sizes = {name: tier.sizes[name] for name in ("widths", "blocks", "stem_stride")}

@@ -46,7 +46,17 @@ SMALL = {"pixels": 16, "widths": (16, 32, 32), "batch": 64, "eval_batch": 500}
     },
 )  # fmt: skip
 class ShapesCNN(ShapesTask):
-    """Shapes."""
+    """Procedural images of 16x16: five shapes times two stripe directions, behind clutter and noise.
+
+    20,000 images to train on, 1,000 to validate, 10,000 to test, mirrored and
+    shifted by up to 2 pixels in training. 36k parameters: six 3x3 convolutions of
+    16, 32 and 32 channels. ``standard``: 32x32 pixels, 50,000 images, widths 64,
+    256 and 256.
+
+    On one core ``quick`` takes 15 s. The reference reaches a test cross-entropy of
+    0.287 (accuracy 88.8%; an untrained model 2.31 and 10%). Learning rate from .05
+    (.435), .1 (.321), .2 (.268) and .4 (.270) at seed 0.
+    """
 
     def model(self, build: Build, tier: Tier) -> nn.Module:
         return ConvNet(build, Normalise(MEAN, STD), classes=CLASSES, widths=tier.sizes["widths"])

@@ -1,0 +1,357 @@
+"""``levelfield check`` on methods that are broken: each by its own message and exit code, and none hangs."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import suite
+from suite.checker import Finding, check_contracts
+from suite.cli.check import CODES, _targets, smoke_tasks
+
+Levelfield = Callable[..., tuple[int, str, str]]
+
+HEAD = "import os, signal, time\nimport torch\nfrom torch import nn\nfrom suite import activation, optimizer\n"
+
+
+def body(lines: str, name: str = "broken-one", facts: str = "") -> str:
+    """A file with one activation whose methods are `lines`."""
+    indented = "".join(f"    {line}\n" for line in lines.splitlines())
+    return f'{HEAD}\n@activation("{name}"{facts})\nclass Broken(nn.Module):\n    """Broken on purpose."""\n{indented}'
+
+
+def verdict(findings: list[Finding]) -> Finding:
+    """The first thing that is wrong."""
+    return next(f for f in findings if f.verdict != "passed")
+
+
+# ---------------------------------------------------------------- broken contracts, in this process
+
+CONTRACTS = {
+    "no docstring": (
+        "def forward(self, x): return x",
+        "described",
+        "has no docstring",
+    ),
+    "wrong shape": (
+        "def forward(self, x): return x.flatten()",
+        "keeps_shape_and_dtype",
+        r"takes \(6, 8\) to \(48,\); expected \(6, 8\)",
+    ),
+    "twice the width unsaid": (
+        "def forward(self, x): return torch.cat([x, x], -1)",
+        "keeps_shape_and_dtype",
+        r"takes \(6, 8\) to \(6, 16\)",
+    ),
+    "float64 only": (
+        "def forward(self, x): return x.double().sin()",
+        "keeps_shape_and_dtype",
+        "takes torch.float32 to torch.float64; keep the input's dtype",
+    ),
+    "not a module": (
+        "def __new__(cls): return 3",
+        "keeps_shape_and_dtype",
+        "make.. gives a int, not a torch.nn.Module",
+    ),
+    "in place": (
+        "def forward(self, x): return x.relu_()",
+        "leaves_input_alone",
+        "changes its input in place",
+    ),
+    "not a number at 0": (
+        "def forward(self, x): return x * x / x",
+        "finite_where_finite",
+        r"is not finite on \[-50, 50\] in torch.float32 .first at x = 0.0",
+    ),
+    "overflow": (
+        "def forward(self, x): return x * torch.exp(x * x)",
+        "finite_where_finite",
+        r"is not finite on \[-50, 50\]",
+    ),
+    "gradient overflow": (
+        "def forward(self, x): return torch.where(x > 0, x, torch.sqrt(x.clamp(min=0.0)))",
+        "finite_where_finite",
+        "has a gradient that is not finite",
+    ),
+    "random": (
+        "def forward(self, x): return x + torch.rand_like(x)",
+        "deterministic_in_eval",
+        "gives two answers for one input in eval mode",
+    ),
+    "random in training, unsaid": (
+        "def forward(self, x): return x + torch.rand_like(x) if self.training else x",
+        "deterministic_in_eval",
+        "in train mode; state stochastic=True",
+    ),
+    "hidden global state": (
+        "calls = []\ndef forward(self, x):\n    self.calls.append(1)\n    return x * len(self.calls)",
+        "deterministic_in_eval",
+        "gives two answers for one input",
+    ),
+    "state outside the state dict": (
+        "def __init__(self):\n    super().__init__()\n    self.a = torch.rand(()).item()\n"
+        "def forward(self, x): return self.a * x",
+        "state_round_trips",
+        "does not come back from its state dict",
+    ),
+    "wrong gradient": (
+        "def forward(self, x): return x.detach() * x",
+        "gradient_is_the_derivative",
+        "its gradient is not the derivative",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CONTRACTS)
+def test_a_broken_contract_is_told_apart_by_name_and_message(case: str, entry: Callable[..., Path]) -> None:
+    from suite.contract import ContractError, contracts
+
+    lines, broken, message = CONTRACTS[case]
+    text = body(lines)
+    if case == "no docstring":
+        text = text.replace('    """Broken on purpose."""\n', "")
+    entry(text)
+    method = suite.method("broken-one")
+    outcome: dict[str, str] = {}
+    for contract in contracts(method):
+        try:
+            contract(method)
+        except ContractError as error:
+            outcome[contract.__name__] = str(error)
+            break
+    assert list(outcome) == [broken]
+    with pytest.raises(ContractError, match=message):
+        raise ContractError(outcome[broken])
+
+
+OPTIMIZERS = {
+    "not an optimizer": ("return groups", "is_an_optimizer", "gives a list, not a torch.optim.Optimizer"),
+    "forgets a group": ("return torch.optim.SGD(groups[:1], lr=lr)", "is_an_optimizer", "every parameter exactly once"),
+    "explodes": ("return torch.optim.SGD(groups, lr=1e30)", "steps_are_finite_and_move", "leaves the finite numbers"),
+    "stands still": ("return torch.optim.SGD(groups, lr=0.0)", "steps_are_finite_and_move", "does not move any weight"),
+    "random": (
+        "return torch.optim.SGD(groups, lr=lr * torch.rand(()).item())",
+        "optimizer_is_deterministic",
+        "gives two trajectories from one start",
+    ),
+    "moves what has no gradient": (
+        "class Eager(torch.optim.SGD):\n"
+        "    @torch.no_grad()\n"
+        "    def step(self, closure=None):\n"
+        "        super().step()\n"
+        "        for g in self.param_groups:\n"
+        "            for p in g['params']: p.mul_(0.99)\n"
+        "return Eager(groups, lr=lr)",
+        "skips_missing_gradients",
+        "moves a parameter that has no gradient",
+    ),
+    "forgets on resuming": (
+        "class Forgetful(torch.optim.SGD):\n"
+        "    count = 0\n"
+        "    def step(self, closure=None):\n"
+        "        self.count += 1\n"
+        "        for g in self.param_groups: g['lr'] = 0.1 / self.count\n"
+        "        super().step()\n"
+        "return Forgetful(groups, lr=lr)",
+        "optimizer_resumes",
+        "does not go on from its state dict",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", OPTIMIZERS)
+def test_a_broken_optimizer_is_told_apart_by_name_and_message(case: str, entry: Callable[..., Path]) -> None:
+    from suite.contract import ContractError, contracts
+
+    lines, broken, message = OPTIMIZERS[case]
+    indented = "".join(f"    {line}\n" for line in lines.splitlines())
+    facts = "defaults={'lr': 0.1}"
+    entry(f"{HEAD}@optimizer('broken-one', {facts})\ndef broken(groups, lr):\n    '''Broken on purpose.'''\n{indented}")
+    method = suite.method("broken-one")
+    for contract in contracts(method):
+        if contract.__name__ == broken:
+            with pytest.raises(ContractError, match=message):
+                contract(method)
+            return
+        contract(method)
+    raise AssertionError(f"no contract {broken}")
+
+
+def test_a_default_that_the_factory_does_not_take_is_named(entry: Callable[..., Path]) -> None:
+    from suite.contract import ContractError, described
+
+    entry(body("def __init__(self, a): super().__init__()", facts=", defaults={'b': 1}"))
+    with pytest.raises(ContractError, match=r"its defaults name \['b'\], which its factory does not take"):
+        described(suite.method("broken-one"))
+
+
+# ---------------------------------------------------------------- processes that go wrong
+
+PROCESSES = {
+    "raises on import": ("raise OSError('no disk')", "broken", "raises OSError: no disk", "described"),
+    "raises": ("def forward(self, x): raise KeyError('x')", "broken", "raises KeyError: 'x'", "keeps_shape_and_dtype"),
+    "asks for 100 GB": (
+        "def forward(self, x): return x + torch.ones(100 * 2**30, dtype=torch.uint8).sum()",
+        "memory",
+        "asked for more than 4 GiB of memory",
+        "keeps_shape_and_dtype",
+    ),
+    "kills its own process": (
+        "def forward(self, x): os.kill(os.getpid(), signal.SIGKILL)",
+        "crashed",
+        "ended the process with signal 9",
+        "keeps_shape_and_dtype",
+    ),
+    "leaves as if all were well": (
+        "def forward(self, x): os._exit(0)",
+        "crashed",
+        "ended the process with exit code 0",
+        "keeps_shape_and_dtype",
+    ),
+    "prints without end": (
+        "def forward(self, x):\n    while True: print('y' * 10**6)",
+        "crashed",
+        "wrote more than 64 MiB of output",
+        "keeps_shape_and_dtype",
+    ),
+    "prints without end, hides the error": (
+        "def forward(self, x):\n    try:\n        while os.write(1, b'y' * 9999): 0\n    except OSError: os._exit(5)",
+        "crashed",
+        "ended the process with exit code 5",
+        "keeps_shape_and_dtype",
+    ),
+    "never returns": (
+        "def forward(self, x):\n    while True: time.sleep(1)",
+        "timeout",
+        "did not finish within 25 s",
+        None,
+    ),
+    "waits for a child": (
+        "def forward(self, x):\n    os.system('sleep 600')\n    return x",
+        "timeout",
+        "does it loop or wait for something?",
+        None,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", PROCESSES)
+def test_a_method_that_goes_wrong_ends_as_a_finding(case: str, entry: Callable[..., Path]) -> None:
+    lines, wanted, message, name = PROCESSES[case]
+    entry(body(lines))
+    findings = check_contracts("broken-one", seconds=25.0)
+    found = verdict(findings)
+    assert (found.verdict, message in found.message) == (wanted, True), found
+    assert name is None or found.name == name
+    assert [f for f in findings if f.verdict == "passed" and f.name == name] == []
+
+
+@pytest.mark.slow
+def test_what_a_method_prints_is_no_finding(entry: Callable[..., Path]) -> None:
+    forged = {"name": "described", "verdict": "broken", "message": "forged", "end": True}
+    text = (
+        "def forward(self, x):\n    print('y' * 100_000)\n    print("
+        + repr(json.dumps(forged))
+        + ", flush=True)\n    return x"
+    )
+    entry(body(text))
+    findings = check_contracts("broken-one")
+    assert {f.verdict for f in findings} == {"passed"}
+    assert findings[0].name == "described"
+
+
+@pytest.mark.slow
+def test_nothing_that_a_checked_method_started_survives(entry: Callable[..., Path], tmp_path: Path) -> None:
+    import contextlib
+
+    mark = tmp_path / "pid"
+    entry(body(f"def forward(self, x):\n    open({str(mark)!r}, 'w').write(str(os.getpid()))\n    time.sleep(600)"))
+    assert verdict(check_contracts("broken-one", seconds=20.0)).verdict == "timeout"
+    if mark.exists():  # on a very slow machine the limit may pass during the import of torch
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(int(mark.read_text()), 0)
+            raise AssertionError("the checked process is alive")
+
+
+# ---------------------------------------------------------------- the command
+
+
+def test_exit_codes_differ_by_what_went_wrong() -> None:
+    assert len(set(CODES.values())) == len(CODES)
+    assert CODES["passed"] == 0
+    assert 2 not in CODES.values()  # a file or name that cannot be read
+
+
+def test_a_file_that_does_not_parse_is_refused_at_once(levelfield: Levelfield, tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text(body("def forward(self, x: return x"))
+    code, out, err = levelfield("check", file)
+    assert (code, out) == (2, "")
+    assert f"{file}:9: " in err
+    assert "Traceback" not in err
+
+
+def test_a_file_that_takes_a_registered_name_is_refused_at_once(levelfield: Levelfield, tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text(body("pass", name="relu"))
+    code, _, err = levelfield("check", file)
+    assert code == 2
+    assert "'relu' is already registered at" in err
+
+
+def test_all_methods_of_a_file_are_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LEVELFIELD_ENTRY", "")
+    file = tmp_path / "mine.py"
+    file.write_text(body("pass", name="one") + body("pass", name="two"))
+    assert [m.name for m in _targets(str(file))] == ["one", "two"]
+
+
+def test_smoke_runs_are_made_on_one_embedded_task_of_each_family_that_fits() -> None:
+    for method in suite.methods():
+        chosen = smoke_tasks(method)
+        families = [t.family for t in chosen]
+        assert len(families) == len(set(families))
+        assert set(families) == {
+            t.family for t in suite.tasks() if method.fits(t) and not t.data and "smoke" in t.tiers
+        }
+        assert all(not t.data for t in chosen)
+
+
+def test_a_broken_method_fails_the_command_with_its_code(levelfield: Levelfield, tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text(body("def forward(self, x): return x.flatten()"))
+    code, out, _ = levelfield("check", file)
+    assert code == CODES["broken"]
+    assert "FAIL keeps shape and dtype: takes (6, 8) to (48,)" in out
+    assert "broken-one: FAILED (broken)" in out
+
+
+@pytest.mark.slow
+def test_a_sound_method_passes_the_command(levelfield: Levelfield) -> None:
+    code, out, err = levelfield("check", "golu", "--json")
+    assert code == 0, out + err
+    (report,) = json.loads(out)
+    assert report["verdict"] == "passed"
+    assert {row["status"] for row in report["smoke"]} == {"ok"}
+    assert len(report["smoke"]) == len(smoke_tasks(suite.method("golu")))
+
+
+@pytest.mark.slow
+def test_a_method_whose_runs_differ_is_told_apart(levelfield: Levelfield, tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+    text = """def __init__(self):
+    super().__init__()
+    self.calls = 0
+def forward(self, x):
+    self.calls += self.training
+    noise = time.time_ns() % 997 / 997 if self.calls > 9 else 0.0
+    return x.relu() * (1 + noise)"""
+    file.write_text(body(text, facts=', families=("vision",)'))
+    code, out, _ = levelfield("check", file)
+    assert code == CODES["nondeterministic"], out
+    assert "FAILED (nondeterministic)" in out
