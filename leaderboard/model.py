@@ -31,6 +31,7 @@ TIERS = ("quick", "standard", "full", "smoke")  # smoke last: it is no evidence
 DAMAGED = "damaged"  # kind of an exhibit that cannot be read
 OLDER = "older code of the task or method"
 TUNING_SEEDS = 1_000_000  # seed indices from here on belong to a search, not to its report
+FAILURES = {"diverged": "diverged", "oom": "out of memory", "timeout": "timed out"}  # others: "failed"
 NOT_RUN = "skipped"  # the status of a run that was not attempted
 
 _TEXT = (
@@ -187,6 +188,12 @@ class Cell:
     def trouble(self) -> Run | None:
         """The first run that did not finish."""
         return next((r for r in self.runs if not r.ok), None)
+
+    @cached_property
+    def failure(self) -> str:
+        """How its failed runs failed, in a word or two."""
+        kinds = {r.status for r in self.runs if r.failed}
+        return FAILURES.get(kinds.pop(), "failed") if len(kinds) == 1 else "failed"
 
     @cached_property
     def verdict(self) -> str:

@@ -190,11 +190,13 @@ def _table(slot: str, methods: list[str], sheets: Iterable[Sheet], stats: SliceS
 
 
 def _fits(method: str, sheet: Sheet) -> bool:
-    """Whether the method is meant for the task; so it is wherever it was run."""
-    if method in sheet.cells or sheet.info is None:
-        return method in sheet.cells
-    parts = [entry_of(name) for name in method.split("+")]
-    return all(part is not None and part.fits(sheet.info) for part in parts)
+    """Whether the method is meant for the task, as far as this release knows both; so it is wherever it was run."""
+    if method in sheet.cells:
+        return True
+    parts = [part for name in method.split("+") if (part := entry_of(name)) is not None]
+    if sheet.info is None:
+        return all(sheet.first.family in part.families for part in parts)
+    return all(part.fits(sheet.info) for part in parts)
 
 
 def _stats_board(sheets: Sequence[Sheet], ladder: bool = False) -> StatsBoard | None:

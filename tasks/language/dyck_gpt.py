@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from suite import Metric, Tier, define_task
+from suite import Metric, Noise, Tier, define_task
 from tasks.language.sources import DyckSource
 from tasks.language.tokens import SourceTask
 
@@ -38,6 +38,8 @@ HARD = {"types": 32, "leaves": 32, "limit": 16}
         "standard": Tier(3000, evals=20, sizes={**LARGE, "train": 192000, "val": 512, "test": 2048, "source": HARD}),
     },
     lr_scale=3.0,
+    noise={"quick": Noise(0.0035, floor=0.0005, n=5)},
+    target=0.0168,
 )  # fmt: skip
 class DyckGPT(SourceTask):
     """Well-nested brackets of 8 types with 8 leaves between them, from an LL(1) probabilistic grammar.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from suite import Metric, Tier, define_task
+from suite import Metric, Noise, Tier, define_task
 from tasks.language.sources import HMMSource
 from tasks.language.tokens import SourceTask
 
@@ -38,6 +38,8 @@ HARD = {"states": 96, "vocabulary": 64, "transition": 0.02, "emission": 0.03}
         "standard": Tier(3000, evals=20, sizes={**LARGE, "train": 192000, "val": 512, "test": 2048, "source": HARD}),
     },
     lr_scale=3.0,
+    noise={"quick": Noise(0.0011, floor=0.001, n=5)},
+    target=0.0589,
 )  # fmt: skip
 class HMMGPT(SourceTask):
     """A hidden Markov model of 24 states and 16 tokens, scored by the excess over the forward filter's loss.

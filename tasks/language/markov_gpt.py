@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from suite import Metric, Tier, define_task
+from suite import Metric, Noise, Tier, define_task
 from tasks.language.sources import InContextMarkovSource, MarkovSource, Source
 from tasks.language.tokens import SourceTask
 
@@ -37,6 +37,8 @@ LARGE = {"context": 128, "features": 128, "layers": 4, "heads": 4, "batch": 64, 
         "standard": Tier(3000, evals=20, sizes={**LARGE, "train": 192000, "val": 512, "test": 2048}),
     },
     lr_scale=3.0,
+    noise={"quick": Noise(0.0007, floor=0.0005, n=5)},
+    target=0.0263,
 )  # fmt: skip
 class MarkovGPT(SourceTask):
     """A Markov chain of order 2 over 16 tokens, scored by the excess over its exact loss.

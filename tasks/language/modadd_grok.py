@@ -7,7 +7,7 @@ import torch
 from numpy.random import RandomState
 from torch import Tensor, nn
 
-from suite import Metric, Paper, Tier, define_task
+from suite import Metric, Noise, Paper, Tier, define_task
 from suite.train.build import Build
 from suite.train.supervised import Splits, SupervisedTask
 
@@ -80,6 +80,8 @@ class ModularAddition(SupervisedTask):
     recipe={**RECIPE, "optimizer": ("adamw", {"lr": 0.01, "weight_decay": 1.0})},
     lr_scale=3.0,
     tiers=TIERS,
+    noise={"quick": Noise(0.144, floor=0.02, n=5)},
+    target=0.9,
     paper=PAPER,
 )
 class ModAddGrok(ModularAddition):
@@ -108,6 +110,8 @@ class ModAddGrok(ModularAddition):
     recipe={**RECIPE, "optimizer": ("adamw", {"lr": 0.01, "weight_decay": 0.0})},
     lr_scale=3.0,
     tiers=TIERS,
+    noise={"quick": Noise(0.0, floor=0.02, n=5)},
+    target=0.9,
     paper=PAPER,
 )
 class ModAddNoDecay(ModularAddition):

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from suite import Metric, Paper, Tier, define_task
+from suite import Metric, Noise, Paper, Tier, define_task
 from suite.train.build import Build
 from suite.train.supervised import Splits, SupervisedTask
 
@@ -48,7 +48,7 @@ def _digits() -> tuple[Tensor, Tensor]:
         "smoke": Tier(30, evals=3, sizes={"batch": 64, "train": 500}),
         "quick": Tier(225, evals=15, sizes={"batch": 64, "train": 1000}),
     },
-    noise={},
+    noise={"quick": Noise(0.0065, floor=0.002, n=5)},
     imports=("sklearn.datasets",),
     paper=Paper("Optical Recognition of Handwritten Digits", url="https://doi.org/10.24432/C50P49", year=1998),
 )  # fmt: skip

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from suite import Metric, Tier, define_task
+from suite import Metric, Noise, Tier, define_task
 from suite.train.build import Build
 from tasks.vision.convnet import ConvNet
 from tasks.vision.images import Normalise
@@ -44,6 +44,8 @@ SMALL = {"pixels": 16, "widths": (16, 32, 32), "batch": 64, "eval_batch": 500}
             },
         ),
     },
+    noise={"quick": Noise(0.021, floor=0.005, n=5)},
+    target=0.293,
 )  # fmt: skip
 class ShapesCNN(ShapesTask):
     """Procedural images of 16x16: five shapes times two stripe directions, behind clutter and noise.

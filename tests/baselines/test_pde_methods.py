@@ -13,7 +13,7 @@ import suite
 from suite.recipe import Choice, recipe_for
 from suite.registry import registry
 from suite.train.derivatives import AutogradField, autograd_fields, gradient
-from suite.train.loop import Trainer
+from suite.train.loop import History, Trainer
 from suite.train.pinn import DoesNotApply, PdeMethod, PinnWorkload
 from suite.train.roles import named_parameters
 from suite.train.workload import Context
@@ -102,8 +102,8 @@ def test_pinn_is_the_sum_of_weighted_mean_squares():
 def test_sampler_weights_multiply_the_residual_before_it_is_squared():
     work = workload("convection")
     work.next()
-    plain = [float(t) for t in work.method.terms(work.model, work.points)]
-    doubled = [float(t) for t in work.method.terms(work.model, work.points, torch.full((30,), 2.0))]
+    plain = [float(t.detach()) for t in work.method.terms(work.model, work.points)]
+    doubled = [float(t.detach()) for t in work.method.terms(work.model, work.points, torch.full((30,), 2.0))]
     assert doubled[0] == pytest.approx(4 * plain[0], rel=1e-5)
     assert doubled[1:] == plain[1:]
 
@@ -509,3 +509,35 @@ class TestFourierPinn:
     def test_several_dimensions_are_refused(self):
         with pytest.raises(DoesNotApply, match="one dimension"):
             workload("burgers", "fourier-pinn")
+
+
+RESUMED = [("pinn", name) for name in (m.name for m in suite.methods("sampler"))] + [
+    (name, "uniform")
+    for name in ("lra", "ntk-weights", "causal-weights", "curriculum-pde", "pseudo-huber-sched", "rwf")
+]
+
+
+@pytest.mark.parametrize(("method", "sampler"), RESUMED)
+def test_a_run_resumed_from_its_checkpoint_goes_on_as_if_never_stopped(method, sampler, tmp_path):
+    hp = {"period": 3} if method in ("lra", "ntk-weights") else None
+    points = {**registry().method(sampler).defaults}
+    if "period" in points:
+        points["period"] = 3
+    choices = {"sampler": Choice(sampler, points)}
+
+    def steps(trainer: Trainer, count: int) -> list[float]:
+        return [float(trainer.step()) for _ in range(count)]
+
+    whole = workload("burgers", method, hp=hp, choices=choices)
+    unbroken = Trainer(whole, whole.context.recipe, 40)
+    expected = steps(unbroken, 12)[7:]
+
+    first = workload("burgers", method, hp=hp, choices=choices)
+    stopped = Trainer(first, first.context.recipe, 40)
+    steps(stopped, 7)
+    torch.save(stopped.state_dict(History()), tmp_path / "state")
+    second = workload("burgers", method, hp=hp, choices=choices)
+    resumed = Trainer(second, second.context.recipe, 40)
+    resumed.load_state_dict(torch.load(tmp_path / "state", weights_only=True))
+    assert steps(resumed, 5) == expected
+    assert second.spent == whole.spent

@@ -163,6 +163,13 @@ def test_letters_by_hand():
         compact_letters(np.triu(np.ones((3, 3)), 1))
 
 
+def test_a_group_made_superfluous_by_later_ones_gets_no_letter():
+    separated = np.zeros((6, 6), dtype=bool)
+    for i, j in [(0, 1), (1, 2), (2, 4), (2, 5), (3, 5)]:
+        separated[i, j] = separated[j, i] = True
+    assert compact_letters(separated) == ["ab", "cd", "a", "ac", "bcd", "bd"]
+
+
 def test_more_than_52_groups_keep_distinct_letters():
     letters = compact_letters(~np.eye(60, dtype=bool))
     assert len(set(letters)) == 60

@@ -125,6 +125,15 @@ def test_the_suite_is_the_geometric_mean_by_hand(runs_of, rungs_of):
     assert table.loc["m", "high"] == pytest.approx(min(4, 2 ** (centre + t)))
 
 
+def test_the_interval_over_tasks_is_the_t_interval_of_the_logarithms(runs_of, rungs_of):
+    rungs = {b: [s, s] for b, s in zip(BUDGETS, LADDER, strict=True)}
+    scores = {"a": [0.5, 0.5], "b": [0.55, 0.55], "c": [0.55, 0.55]}
+    runs = runs_of({t: {"reference": [0.6, 0.6], "m": s} for t, s in scores.items()})
+    row = suite_speedups(runs, rungs_of(dict.fromkeys("abc", rungs))).set_index("method").loc["m"]
+    low, high = stats.t.interval(0.95, 2, loc=2 / 3, scale=stats.sem([1, 0.5, 0.5]))
+    assert np.log2(row[["speedup", "low", "high"]].tolist()) == pytest.approx([2 / 3, low, high])
+
+
 def test_a_failed_run_counts_a_quarter_with_its_share(runs_of, rungs_of):
     runs, ladder = board_by_hand(runs_of, rungs_of, method=(0.5, 0.5, None, 0.5))
     cell = cell_speedups(runs, ladder).set_index("method").loc["m"]

@@ -54,7 +54,7 @@ def test_task_trains_scores_and_exhibits(name):
     assert math.isfinite(before)
     assert math.isfinite(metrics["log10_l2re"])
     assert {"log10_l2re", "l2re", "linf", "success", "reference_error"} <= set(metrics)
-    assert metrics["reference_error"] < 1e-4
+    assert metrics["reference_error"] < 1e-3
     shown = json.loads(json.dumps(work.exhibits()))
     assert shown["kind"] == "pde-map"
     for which in ("solution", "prediction", "error"):
@@ -251,6 +251,13 @@ class TestErrorMetrics:
     def test_single_precision_predictions_are_compared_in_double(self):
         values = self.truth.astype(np.float32) * np.float32(1 + 1e-6)
         assert error_metrics(values, self.truth, success=0.1)["l2re"] == pytest.approx(1e-6, rel=0.2)
+
+
+def test_functions_without_a_reference_are_left_out_of_the_score():
+    work = workload("cavity")
+    assert work.task.outputs == 3
+    assert work.predict()["u"].shape == (101 * 101, 2)
+    assert work.task.answers(work.context.tier).shape == (101 * 101, 2)
 
 
 def test_maps_hold_null_where_a_prediction_is_no_number():
