@@ -322,7 +322,7 @@ def spread(places: Sequence[float], step: float, low: float, high: float) -> lis
 
 
 def _point_labels(points: Sequence[tuple[float, float, Point]], right: float) -> list[str]:
-    """Names of points where they cover neither another name nor another point."""
+    """Names of points where they cover no other name, and of those off the front no other point either."""
     dots = [(x - 4, y - 4, x + 4, y + 4) for x, y, _ in points]
     taken: list[tuple[float, float, float, float]] = []
     parts = []
@@ -331,7 +331,7 @@ def _point_labels(points: Sequence[tuple[float, float, Point]], right: float) ->
         for left, base in ((x + 7, y + 4), (x - 7 - width, y + 4), (x - width / 2, y - 9), (x - width / 2, y + 17)):
             box = (left, base - 10, left + width, base + 2)
             inside = left >= LEFT and box[2] <= right and box[1] >= TOP - 8 and base <= HEIGHT - BOTTOM
-            others = [d for d in dots if not (d[0] <= x <= d[2] and d[1] <= y <= d[3])]
+            others = [] if p.front else [d for d in dots if not (d[0] <= x <= d[2] and d[1] <= y <= d[3])]
             if inside and not any(_overlap(box, other) for other in (*taken, *others)):
                 taken.append(box)
                 parts.append(f'<text class="name {p.kind}" x="{left:.1f}" y="{base:.1f}">{escape(p.name)}</text>')

@@ -21,7 +21,7 @@ from leaderboard.text import (
 )  # fmt: skip
 from suite.recipe import REFERENCE
 
-_SPECIAL = str.maketrans({c: f"\\{c}" for c in "\\`*_[]<>|#~"} | {"\n": " ", "\r": " "})
+_SPECIAL = str.maketrans({c: f"\\{c}" for c in "\\`*_[]|#~"} | {"\n": " ", "\r": " ", "<": "&lt;", ">": "&gt;"})
 
 
 def escape(text: str) -> str:

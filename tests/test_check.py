@@ -134,7 +134,7 @@ OPTIMIZERS = {
     "explodes": ("return torch.optim.SGD(groups, lr=1e30)", "steps_are_finite_and_move", "leaves the finite numbers"),
     "stands still": ("return torch.optim.SGD(groups, lr=0.0)", "steps_are_finite_and_move", "does not move any weight"),
     "random": (
-        "return torch.optim.SGD(groups, lr=lr * torch.rand(()).item())",
+        "import random\nreturn torch.optim.SGD(groups, lr=lr * random.random())",
         "optimizer_is_deterministic",
         "gives two trajectories from one start",
     ),

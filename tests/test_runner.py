@@ -465,10 +465,9 @@ def test_leases_of_the_dead_are_taken_over_and_those_of_the_living_are_not(tmp_p
         path.write_text('{"host": ')
         os.utime(path, (time.time() - age,) * 2)
         assert mine.take(name) is free
-    assert not list(folder.glob(".dead-*"))
 
 
-def test_a_lease_that_was_taken_over_meanwhile_is_given_back(tmp_path: Path) -> None:
+def test_a_lease_that_was_taken_over_meanwhile_is_left_alone(tmp_path: Path) -> None:
     late, quick = Leases(tmp_path / "l"), Leases(tmp_path / "l")
     assert quick.take("r")  # after `late` had judged the old one dead
     before = (tmp_path / "l" / "r").read_text()
@@ -478,7 +477,7 @@ def test_a_lease_that_was_taken_over_meanwhile_is_given_back(tmp_path: Path) -> 
 
 
 def test_of_many_launchers_one_takes_over_a_dead_ones_lease(tmp_path: Path, dead: int) -> None:
-    for turn in range(15):
+    for turn in range(40):
         path = lease(tmp_path / "l", f"r{turn}", host=socket.gethostname(), pid=dead, born="123")
         children = []
         go_read, go = os.pipe()

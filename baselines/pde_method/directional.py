@@ -55,5 +55,5 @@ class DirectionalLaplacian(PdeMethod):
 
 def rademacher(directions: int, points: Tensor, generator: torch.Generator) -> Tensor:
     """Independent signs (directions, n, d) for points (n, d)."""
-    signs = torch.randint(0, 2, (directions, *points.shape), generator=generator)
-    return (2 * signs - 1).to(points)
+    signs = torch.randint(0, 2, (directions, *points.shape), generator=generator, dtype=torch.int8)
+    return 2 * signs.to(points) - 1

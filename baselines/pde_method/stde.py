@@ -1,5 +1,5 @@
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from baselines.pde_method.directional import DirectionalLaplacian, rademacher
 from suite import Choice, IntUniform, Paper, pde_method
@@ -22,7 +22,8 @@ class SparseSTDE(DirectionalLaplacian):
     def draw(self, points: Tensor) -> tuple[Tensor, float]:
         n, d = points.shape
         axes = torch.rand(n, d, generator=self.problem.generator).topk(self.directions, dim=1).indices
-        return nn.functional.one_hot(axes.T, d).to(points), d / self.directions
+        unit = points.new_zeros(self.directions, n, d)
+        return unit.scatter_(2, axes.T[..., None].to(points.device), 1.0), d / self.directions
 
 
 @pde_method(

@@ -86,13 +86,14 @@ def _train(spec: RunSpec, outcome: Outcome, checkpoint: tuple[Path, float] | Non
     from suite.data import DataUnavailable
     from suite.train.checkpoint import Checkpoint
     from suite.train.loop import Trainer
+    from suite.train.workload import DoesNotApply
 
     started = time.perf_counter()
     base_memory = _peak_memory(spec.device)
     _require(spec)
     try:
         workload = make_workload(spec)
-    except DataUnavailable as error:
+    except (DataUnavailable, DoesNotApply) as error:
         raise Skipped(str(error)) from None
     trainer = Trainer(workload, workload.context.recipe, spec.given)
     outcome.counts["setup_seconds"] = time.perf_counter() - started

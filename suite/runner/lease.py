@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import socket
@@ -58,32 +59,42 @@ class Leases:
             self.release(run_id)
         with contextlib.suppress(OSError):
             for path in self.folder.iterdir():  # what launchers that were killed have left
-                if path.name.startswith(".dead-"):
-                    path.unlink(missing_ok=True)
-                elif self._stale(path):
+                if self._stale(path):
                     self._bury(path)
             self.folder.rmdir()
 
     def _bury(self, path: Path) -> bool:
-        """Remove a dead launcher's lease; False where another launcher has taken the run over meanwhile."""
-        grave = path.with_name(f".dead-{path.name}-{os.getpid()}")
+        """Remove a dead launcher's lease; False where another launcher has taken the run over meanwhile.
+
+        One launcher at a time looks again and removes, so that none removes the lease of the next holder.
+        """
         try:
-            os.rename(path, grave)
-        except FileNotFoundError:  # another launcher buried it first
+            handle = os.open(self.folder, os.O_RDONLY)
+        except FileNotFoundError:  # cleared away with all that was in it
             return True
-        dead = self._stale(grave)
-        if not dead:
-            with contextlib.suppress(OSError):
-                os.link(grave, path)
-        grave.unlink(missing_ok=True)
-        return dead
+        try:
+            with contextlib.suppress(OSError):  # some network file systems cannot lock a folder
+                fcntl.flock(handle, fcntl.LOCK_EX)
+            dead = self._dead(path)
+            if dead:
+                path.unlink(missing_ok=True)
+            return dead
+        except FileNotFoundError:  # buried or released meanwhile; a new one may come at any moment
+            return True
+        finally:
+            os.close(handle)
 
     def _stale(self, path: Path) -> bool:
         try:
-            owner = json.loads(path.read_text())
-            age = time.time() - path.stat().st_mtime
+            return self._dead(path)
         except FileNotFoundError:
             return True
+
+    def _dead(self, path: Path) -> bool:
+        """Whether a lease's holder has ended; raises FileNotFoundError where there is no lease."""
+        try:
+            owner = json.loads(path.read_text())
+            age = time.time() - path.stat().st_mtime
         except ValueError:  # cut off while being written
             return time.time() - path.stat().st_mtime > 5
         if owner.get("host") == self.owner["host"]:

@@ -259,7 +259,8 @@ def main() -> None:
         importlib.import_module(name)
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True, warn_only=True)  # its first call imports a second's worth of modules
-    Server().serve()
+    with contextlib.suppress(BrokenPipeError):  # the launcher is gone
+        Server().serve()
 
 
 if __name__ == "__main__":

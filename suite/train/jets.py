@@ -234,7 +234,10 @@ def through(function: Any, x: Any) -> Any:
     if not isinstance(x, Jet):
         return function(x)
     rule = _RULES.get(type(function)) or _RULES.get(function)
-    return x.compose(rule(x.value, x.order) if rule else scalar_derivatives(function, x.value, x.order))
+    outer = rule(x.value, x.order) if rule else scalar_derivatives(function, x.value, x.order)
+    if outer[0].shape != x.value.shape:
+        raise TypeError(f"{function} changes the number of columns and has no rule for jets")
+    return x.compose(outer)
 
 
 def concatenate(parts: Sequence[Any]) -> Any:
@@ -279,6 +282,8 @@ class AxisJets:
     """
 
     def __init__(self, orders: Mapping[int, int]) -> None:
+        if max(orders.values()) > MAX_ORDER:
+            raise ValueError(f"jets go up to order {MAX_ORDER}, not {max(orders.values())}")
         self.axes = sorted(orders, key=lambda axis: -orders[axis])
         self.counts = [sum(o >= k for o in orders.values()) for k in range(1, max(orders.values()) + 1)]
 

@@ -18,15 +18,11 @@ from suite.facts import Tier
 from suite.train.build import Build
 from suite.train.derivatives import AutogradField, Engine, Field, autograd_fields, columns
 from suite.train.jets import agrees, through
-from suite.train.workload import Context, Predictions, Task, Workload
+from suite.train.workload import Context, DoesNotApply, Predictions, Task, Workload
 
 EVAL_ROWS = 8192  # points of one forward pass at evaluation
 MAP_SIDE = 40  # points a side of the maps that a run exhibits
 PROBE_POINTS = 8  # points at which the Taylor-mode engine is compared with nested differentiation
-
-
-class DoesNotApply(ValueError):
-    """A method asks for something that this equation does not have (a time axis, a Laplacian)."""
 
 
 @dataclass(frozen=True)
@@ -223,8 +219,8 @@ class Problem:
     def require_conditions(self, conditions: Sequence[Condition]) -> None:
         """Put these conditions, and no others, in force."""
         self.conditions = tuple(conditions)
-        self._points = torch.cat([c.points for c in conditions]) if conditions else None
-        self._differentiated = any(_differentiates(c, self.target.outputs) for c in conditions)
+        points = torch.cat([c.points for c in conditions]) if conditions else None
+        self._stacked = (points, any(_differentiates(c, self.target.outputs) for c in conditions))
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Problem:
         return self  # shared by copies of the model: random streams and counters are the run's
@@ -247,12 +243,13 @@ class Problem:
 
     def condition_residuals(self, network: nn.Module) -> list[Tensor]:
         """Residuals, (k,) or (k, equations), of each condition, from one evaluation of the network."""
-        if self._points is None:
+        points, differentiated = self._stacked
+        if points is None:
             return []
-        if self._differentiated:
-            fields = autograd_fields(network, self._points)
+        if differentiated:
+            fields = autograd_fields(network, points)
         else:
-            fields = tuple(AutogradField(self._points, column) for column in columns(network(self._points)))
+            fields = tuple(AutogradField(points, column) for column in columns(network(points)))
         found, start = [], 0
         for stated in self.conditions:
             part = slice(start, start + len(stated.points))

@@ -24,9 +24,10 @@ from suite.train.policy import END, Policy
 from suite.train.warmstart import WarmStart
 from suite.train.workload import Context, Predictions, Task, Workload
 
-__all__ = ["Objective", "RlvrTask", "RlvrWorkload", "Rollouts", "WarmStart", "pass_at_k"]
+__all__ = ["Objective", "PolicyWorkload", "RlvrTask", "RlvrWorkload", "Rollouts", "WarmStart", "pass_at_k"]
 
 PASS_AT = (1, 4, 16)
+MEASURED = ("entropy", "kl", "clip_fraction", "dead_groups")
 PROBED = 4  # completions that must all be right for a prompt to be rehearsed instead of trained on
 
 
@@ -143,7 +144,7 @@ class RlvrTask(Task):
         def draw() -> dict[str, np.ndarray]:
             stream = torch.Generator().manual_seed(seed_for(self.name, "start", 0))
             drawn = sample(self.policy(), prompts, samples, self.limit, stream)
-            return {"start": _grouped(drawn.tokens, len(prompts))}
+            return {"start": grouped(drawn.tokens, len(prompts))}
 
         start = cache.arrays(f"rlvr-start-{self.name}", key, draw)["start"]
         return {"prompts": prompts.numpy().astype(np.uint8), "start": start}
@@ -154,8 +155,8 @@ class RlvrTask(Task):
         Parameters
         ----------
         predictions : ``completions`` (n, k, limit) tokens sampled at
-            temperature 1, ``greedy`` (n, limit) tokens, and the scalars the run
-            measured (``entropy``, ``kl``, ``clip_fraction``, ``dead_groups``).
+            temperature 1, ``greedy`` (n, limit) tokens, and scalars the run
+            measured (`MEASURED`), as many of them as it has.
         answers : as `answers` gives them.
 
         Returns
@@ -167,7 +168,7 @@ class RlvrTask(Task):
         prompts, completions = answers["prompts"], predictions["completions"]
         if completions.shape != answers["start"].shape:
             raise ValueError(f"completions of shape {completions.shape}, not {answers['start'].shape}")
-        right, before = self._verified(prompts, completions), self._verified(prompts, answers["start"])
+        right, before = self.verified(prompts, completions), self.verified(prompts, answers["start"])
         largest = max(k for k in PASS_AT if k <= completions.shape[1])
         metrics = {f"pass@{k}": pass_at_k(right, k) for k in PASS_AT if k <= largest}
         flat = completions.reshape(-1, self.limit)
@@ -177,10 +178,10 @@ class RlvrTask(Task):
             "retention": metrics[f"pass@{largest}"] / pass_at_k(before, largest),
             "format": float(self.formed(flat).mean()),
             "length": float(np.minimum((flat != END).sum(axis=1) + 1, self.limit).mean()),
-            **{name: float(predictions[name]) for name in ("entropy", "kl", "clip_fraction", "dead_groups")},
+            **{name: float(predictions[name]) for name in MEASURED if name in predictions},
         }
 
-    def _verified(self, prompts: np.ndarray, completions: np.ndarray) -> np.ndarray:
+    def verified(self, prompts: np.ndarray, completions: np.ndarray) -> np.ndarray:
         """(n, k) bool of (n, k, limit) completions."""
         n, k, _ = completions.shape
         flat = np.ascontiguousarray(completions).reshape(n * k, -1)
@@ -191,7 +192,7 @@ def _hash(text: str) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
 
 
-def _grouped(tokens: Tensor, prompts: int) -> np.ndarray:
+def grouped(tokens: Tensor, prompts: int) -> np.ndarray:
     """(P * G, T) tokens as a (P, G, T) uint8 array."""
     return tokens.cpu().numpy().astype(np.uint8).reshape(prompts, -1, tokens.shape[1])
 
@@ -219,7 +220,95 @@ def pass_at_k(right: np.ndarray, k: int) -> float:
     return float(1.0 - factors.prod(axis=1).mean())
 
 
-class RlvrWorkload(Workload):
+class PolicyWorkload(Workload):
+    """A policy that starts from the task's warm start, with its evaluation; training is the subclass's."""
+
+    def __init__(self, task: RlvrTask, context: Context) -> None:
+        self.task, self.context = task, context
+        self.sizes: Mapping[str, Any] = context.tier.sizes
+        self.model: Policy = task.policy().to(context.device)
+        self.reference = self.frozen_start()
+
+    def since_last(self) -> dict[str, float]:
+        """Measurements of training since they were last asked for."""
+        return {}
+
+    def of_run(self) -> dict[str, float]:
+        """Measurements of training over the whole run."""
+        return {}
+
+    def frozen_start(self) -> Policy:
+        """A copy of the warm start that is not trained."""
+        copy = self.task.policy().to(self.context.device)
+        return copy.requires_grad_(False).eval()
+
+    def validate(self) -> dict[str, float]:
+        """pass@1 and the policy's state on validation prompts, with the same noise at every evaluation."""
+        prompts = self.task.prompts("validation")[: self.sizes["eval_prompts"]].to(self.context.device)
+        stream = self.context.generator("evaluation", "validation")
+        drawn = sample(self.model, prompts, int(self.sizes["eval_samples"]), self.task.limit, stream)
+        completions = drawn.tokens.cpu().numpy()
+        return {
+            "pass@1": float(self.rewards_of(prompts, drawn).mean()),
+            "format": float(self.task.formed(completions).mean()),
+            "length": float(drawn.mask.sum(1).float().mean()),
+            **self._entropy_and_kl(prompts, drawn),
+            **self.since_last(),
+        }
+
+    def predict(self) -> dict[str, np.ndarray]:
+        prompts = self.task.test_prompts(self.context.tier).to(self.context.device)
+        samples, limit = int(self.sizes["test_samples"]), self.task.limit
+        drawn = sample(self.model, prompts, samples, limit, self.context.generator("evaluation", "test"))
+        greedy = sample(self.model, prompts, 1, limit, None)
+        scalars = {**self._entropy_and_kl(prompts, drawn), **self.of_run()}
+        return {
+            "completions": grouped(drawn.tokens, len(prompts)),
+            "greedy": greedy.tokens.cpu().numpy().astype(np.uint8),
+            **{name: np.asarray(value) for name, value in scalars.items()},
+        }
+
+    @torch.no_grad()
+    def _entropy_and_kl(self, prompts: Tensor, drawn: Sampled) -> dict[str, float]:
+        """Mean entropy and exact KL(policy || warm start) of the next-token distributions, nats a generated token."""
+        logits = completion_logits(self.model, prompts, drawn.tokens)[drawn.mask]
+        start = completion_logits(self.reference, prompts, drawn.tokens)[drawn.mask]
+        logp, reference = logits.log_softmax(-1), start.log_softmax(-1)
+        kl = (logp.exp() * (logp - reference)).sum(-1)
+        return {"entropy": float(token_entropy(logits).mean()), "kl": float(kl.mean())}
+
+    def exhibits(self) -> dict[str, Any]:
+        """A few validation prompts with sampled completions and their rewards."""
+        prompts = self.task.prompts("validation")[:6].to(self.context.device)
+        drawn = sample(self.model, prompts, 4, self.task.limit, self.context.generator("evaluation", "exhibits"))
+        rewards = self.rewards_of(prompts, drawn).view(len(prompts), -1).tolist()
+        groups = grouped(drawn.tokens, len(prompts))
+        items = [
+            {
+                "prompt": self.task.decode(prompt),
+                "completions": [
+                    {"text": self.task.decode(tokens), "reward": reward, "ended": bool(tokens[-1] == END)}
+                    for tokens, reward in zip(group, earned, strict=True)
+                ],
+            }
+            for prompt, group, earned in zip(prompts.cpu().numpy(), groups, rewards, strict=True)
+        ]
+        return {"kind": "transcripts", "items": items}
+
+    def rewards_of(self, prompts: Tensor, drawn: Sampled) -> Tensor:
+        """(P * G,) verified rewards of sampled completions, 0.0 or 1.0."""
+        groups = grouped(drawn.tokens, len(prompts))
+        right = self.task.verified(prompts.cpu().numpy().astype(np.uint8), groups)
+        return torch.from_numpy(right).to(self.context.device, torch.float32).flatten()
+
+    @torch.no_grad()
+    def start_logp(self, batch: Rollouts) -> Tensor:
+        """(N, T) log-probabilities of the batch's tokens under the warm start."""
+        prompts, completions = batch.tokens
+        return token_logp(completion_logits(self.reference, prompts, completions), completions)
+
+
+class RlvrWorkload(PolicyWorkload):
     """Rolls out a group of completions for each prompt, verifies them, and trains on the objective.
 
     Rollouts come from a copy of the policy that is refreshed every ``refresh``
@@ -229,12 +318,9 @@ class RlvrWorkload(Workload):
     """
 
     def __init__(self, task: RlvrTask, context: Context) -> None:
-        self.task, self.context = task, context
-        self.sizes: Mapping[str, Any] = context.tier.sizes
+        super().__init__(task, context)
         self.objective: Objective = context.recipe["objective"].make()
-        self.model: Policy = task.policy().to(context.device)
-        self.sampler = self._frozen()
-        self.reference = self._frozen()
+        self.sampler = self.frozen_start()
         self.train_prompts = task.prompts("train")
         self.order_stream = context.generator("order")
         self.rollout_stream = context.generator("rollout")
@@ -244,14 +330,18 @@ class RlvrWorkload(Workload):
         self.since_evaluation, self.whole_run = _Tally(), _Tally()
         self.stored, self.rehearsed_at_once = self._probe(self.objective.rehearsal_pool)
 
-    def _frozen(self) -> Policy:
-        copy = self.task.policy().to(self.context.device)
-        return copy.requires_grad_(False).eval()
-
     @property
     def spent(self) -> float:
         """Generated tokens."""
         return self.generated
+
+    def since_last(self) -> dict[str, float]:
+        shares = self.since_evaluation.shares()
+        self.since_evaluation = _Tally()
+        return shares
+
+    def of_run(self) -> dict[str, float]:
+        return self.whole_run.shares()
 
     def _probe(self, pool: int) -> tuple[Rollouts, int]:
         """Groups of the warm start's right completions to prompts it always solves, and how many join each batch.
@@ -265,7 +355,7 @@ class RlvrWorkload(Workload):
         prompts, samples = self.train_prompts[:pool].to(device), int(self.sizes["samples"])
         drawn = sample(self.reference, prompts, samples, self.task.limit, self.context.generator("probe"))
         self.generated += int(drawn.mask.sum())
-        rewards = self._rewards(prompts, drawn).view(-1, samples)
+        rewards = self.rewards_of(prompts, drawn).view(-1, samples)
         solved = rewards[:, :PROBED].amin(1) > 0
         mask = drawn.mask & (rewards.flatten() > 0)[:, None]
         stored = Rollouts(torch.ones_like(rewards), mask, drawn.logp, prompts, drawn.tokens, rehearsed=solved)
@@ -284,8 +374,6 @@ class RlvrWorkload(Workload):
             replace(batch, rehearsed=torch.zeros_like(batch.rewards[:, 0]).bool()), self.stored.select(order)
         )
 
-    # ------------------------------------------------------------ training
-
     def next(self) -> None:
         """Roll out until P groups are kept, or the objective's rounds are used up."""
         if self.steps % self.sizes["refresh"] == 0:
@@ -299,7 +387,7 @@ class RlvrWorkload(Workload):
         if len(batch.rewards) > wanted:
             batch = batch.select(torch.arange(wanted, device=batch.rewards.device))
         if self.objective.needs_reference and len(batch.rewards):
-            batch = replace(batch, reference_logp=self._reference_logp(batch))
+            batch = replace(batch, reference_logp=self.start_logp(batch))
         if self.rehearsed_at_once:
             batch = self._with_rehearsal(batch)
         self.batch = batch
@@ -314,7 +402,7 @@ class RlvrWorkload(Workload):
         prompts = self._next_prompts(count)
         samples = int(self.sizes["samples"])
         drawn = sample(self.sampler, prompts, samples, self.task.limit, self.rollout_stream)
-        rewards = self._rewards(prompts, drawn).view(count, samples)
+        rewards = self.rewards_of(prompts, drawn).view(count, samples)
         self.generated += int(drawn.mask.sum())
         for tally in (self.since_evaluation, self.whole_run):
             tally.groups += count
@@ -327,16 +415,6 @@ class RlvrWorkload(Workload):
             self.order = torch.randperm(len(self.train_prompts), generator=self.order_stream)
         taken, self.order = self.order[:count], self.order[count:]
         return self.train_prompts[taken].to(self.context.device)
-
-    def _rewards(self, prompts: Tensor, drawn: Sampled) -> Tensor:
-        groups = _grouped(drawn.tokens, len(prompts))
-        right = self.task._verified(prompts.cpu().numpy().astype(np.uint8), groups)
-        return torch.from_numpy(right).to(self.context.device, torch.float32).flatten()
-
-    @torch.no_grad()
-    def _reference_logp(self, batch: Rollouts) -> Tensor:
-        prompts, completions = batch.tokens
-        return token_logp(completion_logits(self.reference, prompts, completions), completions)
 
     def loss(self) -> Tensor:
         batch = self.batch
@@ -362,63 +440,6 @@ class RlvrWorkload(Workload):
         for tally in (self.since_evaluation, self.whole_run):
             tally.cut += cut
             tally.pushed += tokens
-
-    # ------------------------------------------------------------ evaluation
-
-    def validate(self) -> dict[str, float]:
-        """pass@1 and the policy's state on validation prompts, with the same noise at every evaluation."""
-        prompts = self.task.prompts("validation")[: self.sizes["eval_prompts"]].to(self.context.device)
-        stream = self.context.generator("evaluation", "validation")
-        drawn = sample(self.model, prompts, int(self.sizes["eval_samples"]), self.task.limit, stream)
-        completions = drawn.tokens.cpu().numpy()
-        metrics = {
-            "pass@1": float(self._rewards(prompts, drawn).mean()),
-            "format": float(self.task.formed(completions).mean()),
-            "length": float(drawn.mask.sum(1).float().mean()),
-            **self._entropy_and_kl(prompts, drawn),
-            **self.since_evaluation.shares(),
-        }
-        self.since_evaluation = _Tally()
-        return metrics
-
-    def predict(self) -> dict[str, np.ndarray]:
-        prompts = self.task.test_prompts(self.context.tier).to(self.context.device)
-        samples, limit = int(self.sizes["test_samples"]), self.task.limit
-        drawn = sample(self.model, prompts, samples, limit, self.context.generator("evaluation", "test"))
-        greedy = sample(self.model, prompts, 1, limit, None)
-        scalars = {**self._entropy_and_kl(prompts, drawn), **self.whole_run.shares()}
-        return {
-            "completions": _grouped(drawn.tokens, len(prompts)),
-            "greedy": greedy.tokens.cpu().numpy().astype(np.uint8),
-            **{name: np.asarray(value) for name, value in scalars.items()},
-        }
-
-    @torch.no_grad()
-    def _entropy_and_kl(self, prompts: Tensor, drawn: Sampled) -> dict[str, float]:
-        """Mean entropy and exact KL(policy || warm start) of the next-token distributions, nats a generated token."""
-        logits = completion_logits(self.model, prompts, drawn.tokens)[drawn.mask]
-        start = completion_logits(self.reference, prompts, drawn.tokens)[drawn.mask]
-        logp, reference = logits.log_softmax(-1), start.log_softmax(-1)
-        kl = (logp.exp() * (logp - reference)).sum(-1)
-        return {"entropy": float(token_entropy(logits).mean()), "kl": float(kl.mean())}
-
-    def exhibits(self) -> dict[str, Any]:
-        """A few validation prompts with sampled completions and their rewards."""
-        prompts = self.task.prompts("validation")[:6].to(self.context.device)
-        drawn = sample(self.model, prompts, 4, self.task.limit, self.context.generator("evaluation", "exhibits"))
-        rewards = self._rewards(prompts, drawn).view(len(prompts), -1).tolist()
-        groups = _grouped(drawn.tokens, len(prompts))
-        items = [
-            {
-                "prompt": self.task.decode(prompt),
-                "completions": [
-                    {"text": self.task.decode(tokens), "reward": reward, "ended": bool(tokens[-1] == END)}
-                    for tokens, reward in zip(group, earned, strict=True)
-                ],
-            }
-            for prompt, group, earned in zip(prompts.cpu().numpy(), groups, rewards, strict=True)
-        ]
-        return {"kind": "transcripts", "items": items}
 
 
 class _Tally:

@@ -17,6 +17,14 @@ from suite.registry import TaskInfo
 from suite.seeds import seed_for
 from suite.train.checkpoint import attribute_state, load_attribute_state, load_plain_state, plain_state
 
+
+class DoesNotApply(ValueError):
+    """A method has no meaning on this task (a causal sampler without a time axis); the message says why.
+
+    The run is then skipped with this reason; it is no failure of the method.
+    """
+
+
 Predictions = Mapping[str, np.ndarray]
 
 

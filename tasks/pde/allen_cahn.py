@@ -29,7 +29,7 @@ LBFGS = {
     "schedule": ("linear", {"warmup": 0.0}),
     "init": "xavier",
     "sampler": "fixed-points",
-    "pde-method": "pinn",
+    "pde-method": "hard-bc",
 }
 NET = {"width": 50, "blocks": 1, "initial": 201, "boundary": 101}
 WIDE = {"width": 256, "blocks": 2, "initial": 513, "boundary": 257, "points": 8192}
@@ -73,7 +73,8 @@ class AllenCahn(PdeTask):
     This is the form with diffusion 1e-4; results for 1e-3 do not compare. The
     periodic extension of u(x, 0) has a kink at the seam, so the spectral
     reference converges at second order there: 2e-7 in relative L2 against
-    8,192 modes.
+    8,192 modes. The reference recipe builds the initial values into the ansatz:
+    with them as a loss term the fit stays at a relative error of 0.99.
     """
 
     domain = Domain(("x", "t"), (-1.0, 0.0), (1.0, 1.0), time=T, periodic=(X,))

@@ -125,10 +125,6 @@ class GridSolution:
         """Values (n,) at points (n, 2) with columns x and t."""
         return self._spline.ev(points[:, 1], points[:, 0])
 
-    def derivative(self, points: np.ndarray, dx: int, dt: int) -> np.ndarray:
-        """Partial derivative (n,) of the spline."""
-        return self._spline.ev(points[:, 1], points[:, 0], dx=dt, dy=dx)
-
 
 def solve(equation: Periodic, modes: int, steps: int, frames: int, keep: int, source: str = "") -> GridSolution:
     """The solution by `etdrk4` on `modes` points, splined through every ``modes / keep``-th of them.

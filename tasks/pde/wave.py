@@ -42,7 +42,7 @@ WIDE = {"width": 256, "blocks": 2, "initial": 257, "boundary": 257, "points": 81
     recipe=LBFGS,
     tiers={
         "smoke": Tier(300, evals=4, sizes={**NET, "points": 250}),
-        "quick": Tier(7000, sizes={**NET, "points": 500}),
+        "quick": Tier(5000, sizes={**NET, "points": 500}),
         "standard": Tier(20000, sizes=WIDE),
     },
     unit=UNIT,

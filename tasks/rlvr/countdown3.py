@@ -54,7 +54,7 @@ class Countdown3(RlvrTask):
     answer_alphabet = "0123456789+-*"
     limit = 6
     test_tenths = 1
-    warm_start = WarmStart(steps=500, sha256="b7c370a6ad9eb8c3544b67615949e614d313a82bf3dd4d1e11b3472447926550")
+    warm_start = WarmStart(steps=500, sha256="b356c43baed9ed9c9a78bc244c423301dbff3e2c0ad9e7dce7d477e1c97b020b")
 
     def space(self) -> list[str]:
         triples = itertools.product(range(1, 10), repeat=3)

@@ -267,7 +267,7 @@ def test_leaderboard_md_is_valid_markdown(files: dict[str, bytes]) -> None:
 
 
 def test_markdown_is_escaped() -> None:
-    assert escape("a|b <i> *x*\n[y](z)") == r"a\|b \<i\> \*x\* \[y\](z)"
+    assert escape("a|b <i> *x*\n[y](z)") == r"a\|b &lt;i&gt; \*x\* \[y\](z)"
 
 
 @pytest.fixture

@@ -189,7 +189,7 @@ def test_warm_starts_leave_room_to_learn_and_something_to_learn_from(name):
     task = TASKS[name]
     prompts = task.prompts("test")[:128]
     drawn = sample(task.policy(), prompts, 16, task.limit, torch.Generator().manual_seed(0))
-    right = task._verified(prompts.numpy(), drawn.tokens.numpy().reshape(128, 16, -1))
+    right = task.verified(prompts.numpy(), drawn.tokens.numpy().reshape(128, 16, -1))
     assert 0.05 <= pass_at_k(right, 1) <= 0.55
     assert pass_at_k(right, 16) >= 0.6
 
@@ -346,7 +346,7 @@ def test_stored_rollouts_hold_what_the_sampling_policy_said():
     prompts, completions = batch.tokens
     logp = token_logp(completion_logits(run.workload.sampler, prompts, completions), completions)
     torch.testing.assert_close(batch.old_logp[batch.mask], logp[batch.mask], rtol=1e-4, atol=1e-5)
-    rewards = run.workload.task._verified(prompts.numpy(), completions.numpy().reshape(len(prompts), -1, 4))
+    rewards = run.workload.task.verified(prompts.numpy(), completions.numpy().reshape(len(prompts), -1, 4))
     assert torch.equal(batch.rewards, torch.from_numpy(rewards).float())
 
 
@@ -418,7 +418,7 @@ def test_rehearsal_replaces_prompts_that_the_warm_start_always_solves():
     assert probed > 0
     assert 0 < len(stored.rewards) < workload.objective.rehearsal_pool
     prompts, completions = stored.tokens
-    right = workload.task._verified(prompts.numpy(), completions.numpy().reshape(*stored.rewards.shape, -1))
+    right = workload.task.verified(prompts.numpy(), completions.numpy().reshape(*stored.rewards.shape, -1))
     assert right[:, :4].all()
     assert torch.equal(stored.mask.any(1), torch.from_numpy(right.flatten()))
     remaining = {tuple(p) for p in workload.train_prompts.tolist()}
