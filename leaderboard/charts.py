@@ -14,7 +14,7 @@ from typing import NamedTuple
 from leaderboard.text import MINUS
 
 WIDTH, HEIGHT = 640, 300
-LEFT, RIGHT, TOP, BOTTOM = 52, 116, 30, 40
+LEFT, RIGHT, TOP, BOTTOM = 52, 116, 36, 40
 LABEL_STEP = 14  # least distance between two end labels
 CHARACTER = 6.6  # widest usual width of a label's character
 WHISKER_WIDTH, WHISKER_HEIGHT = 104, 18
@@ -87,6 +87,14 @@ class Scale:
         place = math.log10(value) if self.log and value > 0 else self.low if self.log else value
         return self.start + (place - self.low) / (self.high - self.low) * (self.end - self.start)
 
+    def all(self, values: Sequence[float]) -> list[float]:
+        """Pixels of many values; nan where a value is none."""
+        slope = (self.end - self.start) / (self.high - self.low)
+        origin = self.start - self.low * slope
+        if self.log:
+            return [origin + math.log10(v) * slope if v > 0 else math.nan if v != v else self.start for v in values]
+        return [origin + v * slope for v in values]
+
     def has(self, value: float) -> bool:
         """Whether a value lies on the axis."""
         if self.log and value <= 0:
@@ -139,7 +147,7 @@ def line_chart(
     -------
     "" when no point is finite.
     """
-    shown = [s for s in series if any(map(math.isfinite, s.y))]
+    shown = [s for s in series if _known(s.x, s.y)]
     ys = [v for s in shown for v in (*s.y, *s.low, *s.high) if math.isfinite(v)]
     xs = [v for s in shown for v in s.x if math.isfinite(v)]
     if not ys or not xs:
@@ -150,9 +158,10 @@ def line_chart(
     parts = [_open("chart", title), *_axes(across, up, right, x_label, y_label), *_marks(marks, up, right)]
     ends = []
     for s in shown:
-        points = [(across(x), up(y)) for x, y in zip(s.x, s.y, strict=True) if math.isfinite(x) and math.isfinite(y)]
+        xs = across.all(s.x)
+        points = _known(xs, up.all(s.y))
         parts += [
-            _band(s, across, up),
+            _band(s, xs, up),
             f'<path class="line {s.kind}" d="{_path(points)}"><title>{escape(s.name)}</title></path>',
         ]
         if len(points) == 1:
@@ -261,7 +270,7 @@ def _open(kind: str, title: str) -> str:
 
 def _axes(across: Scale, up: Scale, right: float, x_label: str, y_label: str) -> list[str]:
     bottom = HEIGHT - BOTTOM
-    parts = [f'<text class="axis" x="0" y="12">{escape(y_label)}</text>']
+    parts = [f'<text class="axis" x="0" y="15">{escape(y_label)}</text>']
     for tick in up.ticks:
         y = up(tick)
         parts.append(f'<path class="grid" d="M{LEFT} {y:.1f}H{right}"/>')
@@ -285,11 +294,14 @@ def _marks(marks: Sequence[Mark], up: Scale, right: float) -> list[str]:
     return parts
 
 
-def _band(s: Series, across: Scale, up: Scale) -> str:
+def _known(xs: Sequence[float], ys: Sequence[float]) -> list[tuple[float, float]]:
+    return [(x, y) for x, y in zip(xs, ys, strict=True) if math.isfinite(x) and math.isfinite(y)]
+
+
+def _band(s: Series, xs: Sequence[float], up: Scale) -> str:
     if not len(s.low):
         return ""
-    top = [(across(x), up(v)) for x, v in zip(s.x, s.high, strict=True) if math.isfinite(v)]
-    rim = top + [(across(x), up(v)) for x, v in list(zip(s.x, s.low, strict=True))[::-1] if math.isfinite(v)]
+    rim = _known(xs, up.all(s.high)) + _known(xs, up.all(s.low))[::-1]
     return f'<path class="band {s.kind}" d="{_path(rim)}Z"/>' if len(rim) > 2 else ""
 
 

@@ -17,6 +17,7 @@ from leaderboard.text import (
     plural,
     score_text,
     slot_words,
+    tie_text,
     unit_words,
 )  # fmt: skip
 from suite.recipe import REFERENCE
@@ -72,7 +73,7 @@ def _row(row: Standing, found: SlotTable) -> list[str]:
     estimate = row.speedup if found.headline == "speedup" else row.gain
     rank = f"{row.rank[1]}–{row.rank[2]}" if row.rank else ""
     cells = [_cell(s, c, fits) for s, c, fits in zip(found.sheets, row.cells, row.fits, strict=True)]
-    return [escape(row.method), _headline(estimate, found.headline), rank, row.letters, *cells]
+    return [escape(row.method), _headline(estimate, found.headline), rank, tie_text(row.letters, row.rank), *cells]
 
 
 def _headline(estimate: Estimate | None, kind: str) -> str:

@@ -31,6 +31,7 @@ TIERS = ("quick", "standard", "full", "smoke")  # smoke last: it is no evidence
 DAMAGED = "damaged"  # kind of an exhibit that cannot be read
 OLDER = "older code of the task or method"
 TUNING_SEEDS = 1_000_000  # seed indices from here on belong to a search, not to its report
+LETTERED = 80  # methods up to which ties have letters
 FAILURES = {"diverged": "diverged", "oom": "out of memory", "timeout": "timed out"}  # others: "failed"
 NOT_RUN = "skipped"  # the status of a run that was not attempted
 
@@ -595,13 +596,15 @@ def stats_frame(runs: Iterable[Run]) -> pd.DataFrame:
 
 
 def _ties(runs: Sequence[Run]) -> tuple[dict[str, str], dict[str, tuple[int, int, int]]]:
-    """Tie letters and (rank, low, high) of every method that was attempted on one task."""
+    """Tie letters and (rank, low, high) of every method that was attempted on one task.
+
+    Beyond `LETTERED` methods there are no letters: nobody could read them.
+    """
     tried = [r for r in runs if r.status != NOT_RUN]
     if not tried:
         return {}, {}
     board = StatsBoard.of(stats_frame(tried))
     ranks = rank_intervals(board)
     places = zip(ranks["rank"], ranks["low"], ranks["high"], strict=True)
-    return tie_letters(board), {
-        m: (int(r), int(a), int(b)) for m, (r, a, b) in zip(ranks["method"], places, strict=True)
-    }
+    letters = tie_letters(board) if len(ranks) <= LETTERED else {}
+    return letters, {m: (int(r), int(a), int(b)) for m, (r, a, b) in zip(ranks["method"], places, strict=True)}

@@ -271,7 +271,7 @@ def _method(board: Board, method: str) -> dict[str, Any]:
         "exhibits": [e for s, c in cells for e in figures.pde_exhibits(board, s, c, ("prediction", "error"))],
         "transcripts": [(s, found) for s, c in cells if (found := figures.transcripts(board, c))],
         "run_rows": Markup("\n".join(_run_rows(cells, method == REFERENCE))),
-        "commands": [(s, cell_command(s, c)) for s, c in cells],
+        "commands": [pair for s, c in cells for pair in _commands(s, c)],
     }
 
 
@@ -302,6 +302,15 @@ def _aggregates(views: Sequence[Overview]) -> list[tuple[Overview, list[Aggregat
     return [(view, tables) for view, tables in found if tables]
 
 
+def _commands(sheet: Sheet, cell: Cell) -> Iterator[tuple[Sheet, str]]:
+    """The commands that make a cell's runs, and the reference's ladder, again."""
+    yield sheet, cell_command(sheet, cell)
+    if cell.method == REFERENCE and sheet.ladder:
+        seeds = text.seed_words({r.seed for _, r in sheet.ladder})
+        words = ["levelfield", "reference", sheet.task, "--tier", sheet.slice.tier, "--seeds", seeds]
+        yield sheet, text.command([*words, *_device(cell.first)])
+
+
 def cell_command(sheet: Sheet, cell: Cell) -> str:
     """The command that makes a cell's runs again."""
     return _run_command(sheet, [cell.method], cell.runs)
@@ -315,13 +324,17 @@ def _task_command(sheet: Sheet) -> str:
 def _run_command(sheet: Sheet, methods: Sequence[str], runs: Sequence[Run]) -> str:
     part, seeds = sheet.slice, text.seed_words({r.seed for r in runs})
     where = ["--tasks", sheet.task, "--methods", ",".join(methods), "--tier", part.tier, "--seeds", seeds]
-    device = json.loads(runs[0].environment or "{}").get("device", "cpu")
-    more = ["--device", "cuda"] if str(device).startswith("cuda") else []
+    more = _device(runs[0])
     if part.trials and methods != [REFERENCE]:
         return text.command(["levelfield", "tune", *where, "--trials", part.trials, *more])
     return text.command(
         ["levelfield", "run", *where, *(["--budget", "seconds"] if part.kind == "seconds" else []), *more]
     )
+
+
+def _device(run: Run) -> list[str]:
+    device = json.loads(run.environment or "{}").get("device", "cpu")
+    return ["--device", "cuda"] if str(device).startswith("cuda") else []
 
 
 def estimate_text(estimate: Estimate | None, kind: str) -> tuple[str, str, str]:
@@ -375,7 +388,7 @@ def environment() -> Environment:
         "number": text.number, "count": text.count, "factor": text.factor, "score": text.score_text,
         "gain": text.gain_text, "bounds": text.bounds_text, "metric_words": text.metric_words,
         "unit_words": text.unit_words, "describe": describe_space, "typeset": typeset, "inline": inline,
-        "safe_link": safe_link, "slug": text.slug,
+        "ties": text.tie_text, "safe_link": safe_link, "slug": text.slug,
         "stored_hp": hyperparameter_text, "hp": hyperparameters, "plain": plain_value,
     }  # fmt: skip
     made.globals |= {

@@ -13,6 +13,7 @@ from suite.stats import Interval
 
 MINUS = "−"
 MISSING = "–"
+MOST_LETTERS = 8
 _PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
 
 
@@ -109,6 +110,13 @@ def bounds_text(interval: Interval, sign: bool = False) -> str:
     if places is None:
         return f"{fixed(interval.low, None, sign)} to {fixed(interval.high, None, sign)}"
     return f"{fixed(interval.low, places, sign)} to {fixed(interval.high, places, sign)}"
+
+
+def tie_text(letters: str, rank: tuple[int, int, int] | None) -> str:
+    """Tie letters while they can be read; else how many methods are tied with this one."""
+    if rank is None or (letters and len(re.findall(r"[A-Za-z]\d*", letters)) <= MOST_LETTERS):
+        return letters
+    return f"with {plural(rank[2] - rank[1], 'other')}"
 
 
 def count(value: float | None) -> str:

@@ -477,7 +477,7 @@ def test_a_lease_that_was_taken_over_meanwhile_is_left_alone(tmp_path: Path) -> 
 
 
 def test_of_many_launchers_one_takes_over_a_dead_ones_lease(tmp_path: Path, dead: int) -> None:
-    for turn in range(40):
+    for turn in range(12):
         path = lease(tmp_path / "l", f"r{turn}", host=socket.gethostname(), pid=dead, born="123")
         children = []
         go_read, go = os.pipe()

@@ -179,7 +179,8 @@ def _become_worker(folder: Path, memory: int, cpu: bool) -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (LOG_LIMIT, LOG_LIMIT))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if memory and cpu and sys.platform == "linux":
-        ceiling = memory + 2**30  # a soft refusal before the parent has to kill; private mappings, not pages
+        data = int(Path("/proc/self/statm").read_text().split()[5]) * os.sysconf("SC_PAGE_SIZE")
+        ceiling = memory + data  # a single request for too much is refused before the parent has to kill
         resource.setrlimit(resource.RLIMIT_DATA, (ceiling, ceiling))
 
 
@@ -248,17 +249,29 @@ def _tail(path: Path, size: int = 1500) -> str:
         return ""
 
 
-def main() -> None:
-    from suite.runner.execute import one_thread
-
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the launcher decides what Ctrl-C means
-    one_thread()
+def _warm() -> None:
+    """Import and compute once what every forked process would import and compute again."""
     import torch
 
     for name in WARM:
         importlib.import_module(name)
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True, warn_only=True)  # its first call imports a second's worth of modules
+    from suite.fingerprint import commit, engine_hash, environment
+    from suite.registry import registry
+    from suite.store.files import table_bytes
+
+    table_bytes([])  # pyarrow imports pandas at its first table
+    for known in (registry, environment, engine_hash, commit):
+        known()
+
+
+def main() -> None:
+    from suite.runner.execute import one_thread
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the launcher decides what Ctrl-C means
+    one_thread()
+    _warm()
     with contextlib.suppress(BrokenPipeError):  # the launcher is gone
         Server().serve()
 

@@ -36,6 +36,7 @@ class WarmStart:
     steps, batch : supervised updates and examples in each, drawn from the task's examples.
     lr : AdamW's peak learning rate; linear warm-up over a tenth of the steps, then linear decay to 0.
     sha256 : hash of the shipped file.
+    file : name of the shipped file; empty for the task's own name.
     width, heads, layers : model size.
     """
 
@@ -46,6 +47,7 @@ class WarmStart:
     width: int = 64
     heads: int = 2
     layers: int = 2
+    file: str = ""
 
 
 def new_policy(task: RlvrTask) -> Policy:
@@ -96,7 +98,7 @@ def _ramp(progress: float) -> float:
 
 def file_of(task: RlvrTask) -> Path:
     """Where the task's warm start is shipped: folder ``warm`` beside the task's source."""
-    return Path(task.info.path).parent / "warm" / f"{task.name}.safetensors"
+    return Path(task.info.path).parent / "warm" / f"{task.warm_start.file or task.name}.safetensors"
 
 
 def rebuild(task: RlvrTask) -> str:

@@ -44,7 +44,9 @@ class Add2(RlvrTask):
     alphabet = "0123456789+="
     answer_alphabet = "0123456789"
     limit = 4
-    warm_start = WarmStart(steps=510, sha256="bd1d0f6ab9c415967d905e3a96c891babbbee555262288ce329b99cf2f55d1e8")
+    warm_start = WarmStart(
+        steps=510, file="add2-rlvr", sha256="bd1d0f6ab9c415967d905e3a96c891babbbee555262288ce329b99cf2f55d1e8"
+    )
 
     def space(self) -> list[str]:
         return [f"{a:02d}+{b:02d}=" for a in range(100) for b in range(100)]

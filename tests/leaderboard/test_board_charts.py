@@ -44,6 +44,7 @@ from leaderboard.text import (
     score_text,
     seed_words,
     slot_words,
+    tie_text,
 )  # fmt: skip
 from suite.registry import registry
 from suite.slots import SLOTS
@@ -125,6 +126,7 @@ def test_values_that_are_no_numbers_are_left_out_of_a_line() -> None:
     source = line_chart([Series("a", [0, 1, 2], [1.0, NAN, 3.0])], "steps", "loss", "t")
     assert "nan" not in source
     assert line_chart([Series("a", [0, 1], [NAN, NAN])], "steps", "loss", "t") == ""
+    assert line_chart([Series("a", [NAN, 1], [1.0, NAN])], "steps", "loss", "t") == ""
 
 
 def test_a_mark_is_drawn_and_named_where_it_lies_on_the_axis() -> None:
@@ -276,6 +278,14 @@ def test_small_texts() -> None:
     assert listing(map(str, range(20)), 3) == "0, 1 and 18 more"
     assert [seed_words(s) for s in ([0, 1, 2], [4], [0, 2])] == ["3", "4,", "0,2"]
     assert command(["levelfield", "run", "--tasks", "a b; rm"]) == "levelfield run --tasks 'a b; rm'"
+
+
+def test_ties_are_letters_while_they_can_be_read_and_then_a_count() -> None:
+    assert tie_text("abc", (1, 1, 4)) == "abc"
+    assert tie_text("abcdefghi", (3, 2, 40)) == "with 38 others"
+    assert tie_text("a2b2c2d2e2f2g2h2", (3, 2, 40)) == "a2b2c2d2e2f2g2h2"
+    assert tie_text("", (1, 1, 2)) == "with 1 other"
+    assert tie_text("", None) == ""
 
 
 def test_every_slot_has_a_sentence_for_readers() -> None:

@@ -214,6 +214,24 @@ def test_the_reference_has_a_page_with_its_ladder(files: dict[str, bytes]) -> No
     assert len([i for i in page.ids if re.fullmatch(r"[0-9a-f]{15,16}", i)]) == 3 + 3 + 3 + 2 + 6
 
 
+def test_every_page_shows_the_command_that_makes_its_runs_again() -> None:
+    tuned = rows_of("toy", "golu", [0.3, 0.4], trial=5, trials=8, set_hp='{"slope": 2}')
+    gpu = {"budget_kind": "seconds", "environment": json.dumps({"device": "cuda", "hardware": "H"})}
+    timed = [*rows_of("toy", "reference", [1.0, 1.2], **gpu), *rows_of("toy", "golu", [0.9, 1.0], **gpu)]
+    ladder = rows_of("toy", "reference", [1.5, 1.6], budget=50.0)
+    timed = [r | {"run_id": r["run_id"] + "s"} for r in timed]
+    files = render(read_of([*golden(), *tuned, *timed, *ladder]))
+    golu, base = (Page(files[f"method/{m}.html"].decode()).text for m in ("golu", "reference"))
+    command = "--tasks toy --methods golu --tier quick --seeds"
+    assert f"levelfield run {command} 3" in golu
+    assert f"levelfield tune {command} 2 --trials 8" in golu
+    assert f"levelfield run {command} 2 --budget seconds --device cuda" in golu
+    assert "levelfield reference toy --tier quick --seeds 2" in base
+    assert {"board/quick-tuned8.html", "task/quick-tuned8.toy.html"} <= set(files)
+    assert "best of 8 trials, equal steps" in Page(files["index.html"].decode()).text
+    assert "equal device time" in Page(files["index.html"].decode()).text
+
+
 def test_provenance_and_what_is_left_out_are_visible() -> None:
     dirty = rows_of("toy", "silu", [1.0], set_hp='{"a": 1}')
     rows = [*golden(), *dirty, row("toy", "mish", 7, 1.0, dirty=True)]

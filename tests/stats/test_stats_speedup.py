@@ -261,8 +261,8 @@ def test_streams_are_pure_functions_of_their_scope():
 @pytest.mark.parametrize("n", [2, 3, 5, 10])
 @pytest.mark.parametrize("effect", [0.0, 1.4])
 def test_coverage_of_a_cells_speedup_with_a_noisy_ladder(simulate, n, effect):
-    runs, ladder = simulate({"m": np.full(1000, effect)}, n, seed=10 * n)
-    table = cell_speedups(Board.of(runs, ladder, rounds=600))
+    runs, ladder = simulate({"m": np.full(800, effect)}, n, seed=10 * n)
+    table = cell_speedups(Board.of(runs, ladder, rounds=400))
     table = table[table["method"] == "m"]
     truth = 2.0**effect
     assert np.mean((table["low"] <= truth) & (truth <= table["high"])) == pytest.approx(0.95, abs=0.02)

@@ -486,7 +486,7 @@ def test_every_objective_trains(method):
     assert not same_weights(before, weights(run.workload))
 
 
-def test_an_objective_that_rewards_right_answers_beats_one_that_rewards_wrong_ones(monkeypatch):
+def test_an_objective_that_rewards_right_answers_beats_one_that_rewards_wrong_ones():
     class Backwards(Objective):
         def advantages(self, rewards, batch=None):
             return super().advantages(-rewards, batch)
