@@ -19,8 +19,9 @@ from typing import Any
 
 from suite.registry import Method, RegistryError, TaskInfo, decorator_kind, module_name, packages
 
-# Facts that never move a score; changing them must not invalidate a result.
-_PROSE = {"title", "paper", "noise", "target", "confidence", "system", "superseded_by", "imports", "tiers"}
+# Facts that never move a score; changing them must not invalidate a result. A slot that a task newly
+# declares is among them: what fills it stands in the run's recipe, and the runs before it lacked it.
+_PROSE = {"title", "paper", "noise", "target", "confidence", "system", "superseded_by", "imports", "tiers", "slots"}
 
 
 def digest(value: Any, length: int = 16) -> str:

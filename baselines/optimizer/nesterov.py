@@ -1,8 +1,8 @@
-"""SGD with Nesterov's look-ahead momentum, m ← βm + g, w ← w − η(g + βm)."""
+"""SGD with Nesterov's look-ahead momentum, m ← βm + g, w ← w − η(g + βm); a search may add an L2 penalty to g."""
 
 import torch
 
-from suite import LogUniform, Paper, Uniform, optimizer
+from suite import Choice, LogUniform, Paper, Uniform, optimizer
 
 nesterov = optimizer(
     "nesterov",
@@ -12,6 +12,10 @@ nesterov = optimizer(
         year=2013,
     ),
     system="sgd",
-    defaults={"lr": 0.1, "momentum": 0.9, "nesterov": True},
-    space={"lr": LogUniform(1e-3, 3.0), "momentum": Uniform(0.3, 0.99)},
+    defaults={"lr": 0.1, "momentum": 0.9, "nesterov": True, "weight_decay": 0.0},
+    space={
+        "lr": LogUniform(1e-3, 3.0),
+        "momentum": Uniform(0.3, 0.99),
+        "weight_decay": Choice(0.0, 1e-4, 5e-4, 2e-3),
+    },
 )(torch.optim.SGD)
