@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -11,7 +12,7 @@ import numpy.typing as npt
 from markupsafe import Markup
 
 from leaderboard.charts import Mark, Point, Series, line_chart, scatter, whisker, whisker_axis
-from leaderboard.maps import Map, pde_maps, profile
+from leaderboard.maps import Map, pde_maps, picture, profile
 from leaderboard.model import DAMAGED, Board, Cell, Sheet
 from leaderboard.text import better, metric_words, unit_words
 from suite.recipe import REFERENCE
@@ -198,6 +199,40 @@ def transcripts(board: Board, cell: Cell) -> list[dict[str, Any]]:
             answers = [c for c in item.get("completions") or [] if isinstance(c, Mapping)]
             found.append({"prompt": str(item.get("prompt", "")), "completions": list(_completions(answers))})
     return found
+
+
+class Samples(NamedTuple):
+    """A few examples of a task's data.
+
+    Attributes
+    ----------
+    pictures : (PNG data address, what it shows) pairs.
+    texts : texts, and `note`, how they are written down.
+    trouble : why they could not be drawn.
+    """
+
+    pictures: Sequence[tuple[str, str]] = ()
+    texts: Sequence[str] = ()
+    note: str = ""
+    trouble: str = ""
+
+    def __bool__(self) -> bool:
+        return bool(self.pictures or self.texts or self.trouble)
+
+
+def samples(board: Board, cell: Cell) -> Samples:
+    """Examples of the data that the reference's run left."""
+    shown = board.exhibits(cell).get("samples", {})
+    try:
+        if shown.get("kind") == "pictures":
+            raw = base64.b64decode(str(shown["pixels"]), validate=True)
+            pixels = np.frombuffer(raw, dtype=np.uint8).reshape([int(n) for n in shown["shape"]])
+            return Samples([(picture(p), str(name)) for p, name in zip(pixels, shown["labels"], strict=True)])
+        if shown.get("kind") == "texts":
+            return Samples(texts=[str(item) for item in shown["items"]], note=str(shown.get("note", "")))
+    except (TypeError, ValueError, KeyError) as error:
+        return Samples(trouble=f"The stored samples cannot be drawn ({type(error).__name__}: {error}).")
+    return Samples()
 
 
 def _completions(answers: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:

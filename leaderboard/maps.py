@@ -121,7 +121,7 @@ def png(values: npt.NDArray[np.float64], low: float, high: float, colours: Seque
     raw = b"".join(b"\0" + row.tobytes() for row in index)
     size = struct.pack(">IIBBBBB", index.shape[1], index.shape[0], 8, 3, 0, 0, 0)
     body = _chunk(b"IHDR", size) + _chunk(b"PLTE", palette(tuple(colours))) + _chunk(b"IDAT", _stored(raw))
-    return "data:image/png;base64," + base64.b64encode(b"\x89PNG\r\n\x1a\n" + body + _chunk(b"IEND", b"")).decode()
+    return _address(body)
 
 
 @functools.lru_cache(maxsize=4)
@@ -131,6 +131,18 @@ def palette(colours: tuple[tuple[int, int, int], ...]) -> bytes:
     place = np.linspace(0, len(anchors) - 1, LEVELS)
     mixed = np.stack([np.interp(place, np.arange(len(anchors)), anchors[:, c]) for c in range(3)], axis=1)
     return np.rint(mixed).astype(np.uint8).tobytes() + bytes(NOT_A_NUMBER)
+
+
+def picture(pixels: npt.NDArray[np.uint8]) -> str:
+    """(height, width, channels) pixels, grey (1) or colour (3), as a PNG data address."""
+    height, width, channels = pixels.shape
+    raw = b"".join(b"\0" + np.ascontiguousarray(row).tobytes() for row in pixels)
+    size = struct.pack(">IIBBBBB", width, height, 8, 0 if channels == 1 else 2, 0, 0, 0)
+    return _address(_chunk(b"IHDR", size) + _chunk(b"IDAT", _stored(raw)))
+
+
+def _address(body: bytes) -> str:
+    return "data:image/png;base64," + base64.b64encode(b"\x89PNG\r\n\x1a\n" + body + _chunk(b"IEND", b"")).decode()
 
 
 def _stored(raw: bytes) -> bytes:

@@ -252,6 +252,7 @@ def _task(board: Board, sheet: Sheet) -> dict[str, Any]:
         "transcripts": [(c.method, found) for c in shown if (found := figures.transcripts(board, c))],
         "metrics": metrics,
         "metric_names": sorted({name for found in metrics.values() for name in found} - {sheet.first.metric}),
+        "samples": figures.samples(board, sheet.reference) if sheet.reference else None,
         "recipe": board.recipe(sheet.reference) if sheet.reference else {},
         "command": _task_command(sheet),
         "runs": [r for c in sheet.cells.values() for r in c.runs],

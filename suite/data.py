@@ -54,6 +54,7 @@ class DataSet:
     hub_options : keywords of `datasets.load_dataset` beside the repository.
     columns : the columns read: image and label, or the text.
     counts : split -> number of images, each class equally often.
+    classes : names of the classes in the order of their indices, where stated.
     content : split -> sha256 of the decoded arrays (images) or of the text, where known.
     """
 
@@ -66,6 +67,7 @@ class DataSet:
     hub_options: Mapping[str, Any] = field(default_factory=dict)
     columns: tuple[str, ...] = ()
     counts: Mapping[str, int] = field(default_factory=dict)
+    classes: tuple[str, ...] = ()
     content: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -92,6 +94,18 @@ _ALL = (
         hub="uoft-cs/cifar10",
         columns=("img", "label"),
         counts={"train": 50_000, "test": 10_000},
+        classes=(
+            "airplane",
+            "automobile",
+            "bird",
+            "cat",
+            "deer",
+            "dog",
+            "frog",
+            "horse",
+            "ship",
+            "truck",
+        ),
         content={
             "train": "1bfc07133540c0f75b30d4288f9236001091c26c9886b9f37d46a8bc66fdcc6c",
             "test": "af1227671396612a0e2c37fb8b7aa96c0301f0463487e1afc591a17a607e58b2",
@@ -148,6 +162,12 @@ def dataset(name: str) -> DataSet:
     if name not in DATASETS:
         raise LookupError(f"no data set named {name!r}; there are: {', '.join(DATASETS)}")
     return DATASETS[name]
+
+
+def class_name(name: str, label: int) -> str:
+    """A class of an image data set in words; its index where the names are not stated."""
+    names = dataset(name).classes
+    return names[label] if names else str(label)
 
 
 def root() -> Path | None:

@@ -23,6 +23,8 @@ from suite.registry import Method, RegistryError, TaskInfo, decorator_kind, modu
 # declares is among them: what fills it stands in the run's recipe, and the runs before it lacked it.
 _PROSE = {"title", "paper", "noise", "target", "confidence", "system", "superseded_by", "imports", "tiers", "slots"}
 
+_SHOWN = {"samples", "spelled"}  # methods that only show a task's data on its page
+
 
 def digest(value: Any, length: int = 16) -> str:
     """Hex digest of a JSON-ready value, independent of key order."""
@@ -83,7 +85,7 @@ def _read_tree(path: str) -> ast.Module:
 
 @functools.lru_cache(maxsize=4096)
 def _code(path: str, stamp: int, imported: frozenset[str]) -> str:
-    """The file's code as its syntax tree, without docstrings and facts that never move a score.
+    """The file's code as its syntax tree, without docstrings and what never moves a score: prose, samples to show.
 
     A module-level constant that only such facts name is left out too, unless
     its name is among those that other files have `imported`.
@@ -99,6 +101,8 @@ def _code(path: str, stamp: int, imported: frozenset[str]) -> str:
                 and isinstance(first.value.value, str)
             ):
                 node.body = node.body[1:]
+        if isinstance(node, ast.ClassDef):
+            node.body = [part for part in node.body if getattr(part, "name", "") not in _SHOWN]
         if isinstance(node, ast.Call) and decorator_kind(node) is not None:
             prose += [k for k in node.keywords if k.arg in _PROSE]
             node.keywords = [k for k in node.keywords if k.arg not in _PROSE]

@@ -153,6 +153,8 @@ def task_at(file: Path, text: str) -> TaskInfo:
         ('title="A task"', 'title="The task"'),
         ("target=0.5", "target=0.4"),
         ('"""A task."""', '"""The task."""'),
+        ("        return 1\n", "        return 1\n\n    def samples(self, tier):\n        return {}\n"),
+        ('slots=("activation",)', 'slots=("activation", "norm")'),
     ],
 )
 def test_other_tiers_noise_and_prose_leave_a_tiers_hash_as_it_is(old: str, new: str, tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from suite.fingerprint import commit, digest, engine_hash, environment, task_hash
+from suite.recipe import REFERENCE
 from suite.runner.spec import RunSpec
 from suite.seeds import seed_for
 from suite.store.files import write_bytes
@@ -98,7 +99,8 @@ def _train(spec: RunSpec, outcome: Outcome, checkpoint: tuple[Path, float] | Non
     trainer = Trainer(workload, workload.context.recipe, spec.given)
     outcome.counts["setup_seconds"] = time.perf_counter() - started
     keep = Checkpoint(*checkpoint) if checkpoint else None
-    history = trainer.run(spec.info.tiers[spec.tier].evals, keep)
+    tier = spec.info.tiers[spec.tier]
+    history = trainer.run(tier.evals, keep)
     outcome.curve = [asdict(point) for point in history.curve]
     outcome.counts |= {
         "train_seconds": history.train_seconds,
@@ -120,6 +122,8 @@ def _train(spec: RunSpec, outcome: Outcome, checkpoint: tuple[Path, float] | Non
             outcome.exhibits = {shown["kind"]: shown} if shown else {}
     if spec.seed == 0:
         outcome.exhibits |= _portraits(spec)
+    if spec.seed == 0 and spec.method == REFERENCE and (samples := spec.info.factory(spec.info).samples(tier)):
+        outcome.exhibits["samples"] = samples
     outcome.counts["peak_bytes"] = _peak_memory(spec.device) - base_memory
     return predictions
 

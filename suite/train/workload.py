@@ -135,6 +135,13 @@ class Task(ABC):
     def workload(self, context: Context) -> Workload:
         """Everything one run needs, built from its context."""
 
+    def samples(self, tier: Tier) -> dict[str, Any]:
+        """A few training examples for the task's page, as `suite.samples` makes them; {} for none.
+
+        What is only shown moves no score: the method is left out of the task's content hash.
+        """
+        return {}
+
     @abstractmethod
     def answers(self, tier: Tier) -> Any:
         """Test answers; asked for only by the process that scores."""

@@ -55,6 +55,12 @@ class ModularAddition(SupervisedTask):
         train, val, test = (torch.from_numpy(part) for part in self._pairs(tier))
         return Splits(train, train.sum(1) % PRIME, val, val.sum(1) % PRIME, test)
 
+    def samples(self, tier: Tier) -> dict:
+        """A few training sums."""
+        from suite.samples import texts
+
+        return texts(f"{a} + {b} = {(a + b) % PRIME}" for a, b in self._pairs(tier)[0][:6])
+
     def answers(self, tier: Tier) -> np.ndarray:
         return self._pairs(tier)[2].sum(axis=1) % PRIME
 

@@ -57,6 +57,12 @@ class ShakespeareGPT(TextTask):
     def text(self) -> Text:
         return _text()
 
+    def spelled(self, tokens) -> str:
+        import numpy as np
+
+        alphabet = np.unique(np.frombuffer(data.text("tinyshakespeare"), dtype=np.uint8))
+        return bytes(alphabet[tokens]).decode()
+
 
 @functools.lru_cache(maxsize=1)
 def _text() -> Text:

@@ -52,6 +52,12 @@ class Source(ABC):
         """Boolean masks (n, length) by which a model's excess loss is decomposed; none by default."""
         return {}
 
+    def spelled(self, tokens: np.ndarray | None = None) -> str:
+        """Tokens (length,) as one character each; without tokens, how they are written down."""
+        if tokens is None:
+            return f"a letter a token, a to {chr(ord('a') + self.vocabulary - 1)}"
+        return "".join(chr(ord("a") + int(token)) for token in tokens)
+
     def frozen(self, count: int, length: int, seed: int) -> np.ndarray:
         """`sample`, made once and kept in the cache."""
         key = f"{CODE} {self.key} {count} {length} {seed}"
@@ -135,6 +141,13 @@ class DyckSource(Source):
         depths, tops = self.states(tokens)
         with np.errstate(divide="ignore"):
             return -np.log(self.law[depths, tops, tokens])
+
+    def spelled(self, tokens: np.ndarray | None = None) -> str:
+        """Openings as capitals, their closings as small letters, leaves as numbers."""
+        if tokens is None:
+            return "a capital opens a bracket, its small letter closes it; digits are leaves"
+        letters = [chr(ord("A") + i) for i in range(self.types)] + [chr(ord("a") + i) for i in range(self.types)]
+        return "".join(letters[t] if t < 2 * self.types else str(t - 2 * self.types) for t in map(int, tokens))
 
     def states(self, tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Depth and innermost open type (`types` where none is open) before each token, (n, length) each."""

@@ -57,6 +57,17 @@ class TextTask(TokenTask):
         test = torch.from_numpy(self._windows(text.test, tier, "test"))
         return Splits(train, train, val[:, :-1], val[:, 1:], test[:, :-1])
 
+    def samples(self, tier: Tier) -> dict:
+        """A few training windows."""
+        from suite.samples import texts
+
+        windows = spread_windows(self.text().train, 4, tier.sizes["context"])
+        return texts(self.spelled(window) for window in windows)
+
+    def spelled(self, tokens: np.ndarray) -> str:
+        """Tokens that are bytes as text."""
+        return bytes(tokens.astype(np.uint8)).decode("utf-8", errors="replace")
+
     def answers(self, tier: Tier) -> np.ndarray:
         return self._windows(self.text().test, tier, "test")[:, 1:]
 

@@ -95,6 +95,13 @@ class SourceTask(TokenTask):
         test = self._with_start(tier, "test", TEST_SEED)
         return Splits(train[:, :-1], train[:, 1:], val[:, :-1], val[:, 1:], test[:, :-1])
 
+    def samples(self, tier: Tier) -> dict:
+        """The beginnings of a few training sequences."""
+        from suite.samples import texts
+
+        source = self.source(tier)
+        return texts((source.spelled(row) for row in self._frozen(tier, "train", TRAIN_SEED)[:6]), source.spelled())
+
     def answers(self, tier: Tier) -> dict[str, np.ndarray]:
         """Test tokens, their exact losses and the masks of the decomposition, each (n, context)."""
         return self._answers(tier, "test", TEST_SEED)

@@ -67,6 +67,15 @@ class DigitsCNN(SupervisedTask):
         n = tier.sizes["train"]
         return Splits(x[:n], y[:n], x[1000:1297], y[1000:1297], x[1297:])
 
+    def samples(self, tier: Tier) -> dict:
+        """The first training image of each class."""
+        from suite.samples import one_of_each, pictures
+
+        data = self.splits(tier)
+        index = one_of_each(data.train_y.numpy())
+        grey = ((data.train_x.numpy()[index, 0] + 1.0) * 127.5).round().astype(np.uint8)
+        return pictures(grey[..., None], [str(label) for label in data.train_y.numpy()[index]])
+
     def answers(self, tier: Tier) -> np.ndarray:
         return _digits()[1][1297:].numpy()
 

@@ -113,6 +113,18 @@ class ImageTask(SupervisedTask):
     def answers(self, tier: Tier) -> np.ndarray:
         return self.arrays(tier, "test")["labels"]
 
+    def samples(self, tier: Tier) -> dict:
+        """The first training image of each class."""
+        from suite.samples import one_of_each, pictures
+
+        train = self.arrays(tier, "train")
+        index = one_of_each(train["labels"])[:20]
+        return pictures(train["images"][index], [self.spelled(label) for label in train["labels"][index]])
+
+    def spelled(self, label: int) -> str:
+        """A class in words."""
+        return str(label)
+
     def augment(self, x: Tensor, generator: torch.Generator) -> Tensor:
         return flip_and_shift(x, generator, self.shift, flip=self.flip)
 
@@ -124,6 +136,9 @@ class RealImageTask(ImageTask):
     sizes also hold ``test``. Subsets are kept in the cache, so that a quick run
     does not read the whole set.
     """
+
+    def spelled(self, label: int) -> str:
+        return data.class_name(self.info.data, int(label))
 
     def arrays(self, tier: Tier, split: str) -> Arrays:
         val = tier.sizes["val"]

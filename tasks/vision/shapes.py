@@ -35,6 +35,9 @@ class ShapesTask(ImageTask):
         pixels, count, seed = tier.sizes["pixels"], tier.sizes[split], SEEDS[split]
         return cache.arrays("shapes", f"{CODE} {pixels} {count} {seed}", lambda: draw_images(pixels, count, seed))
 
+    def spelled(self, label: int) -> str:
+        return f"{SHAPES[label // 2]}, {('upright', 'level')[label % 2]} stripes"
+
 
 def draw_images(pixels: int, count: int, seed: int) -> Arrays:
     """Images of all classes equally often, in random order.
