@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import shlex
 from pathlib import Path
@@ -40,7 +41,7 @@ def test_every_command_of_the_guides_parses_and_names_what_exists(command: str) 
     with group.make_context("levelfield", words) as context:  # type: ignore[attr-defined]
         _descend(group, context, list(context._protected_args) + context.args)
     known = {"--tasks": registry().tasks, "--methods": registry().methods, "--slot": SLOTS}
-    for option, value in zip(words, words[1:], strict=False):
+    for option, value in itertools.pairwise(words):
         for name in value.split(",") if option in known else []:
             assert OWN.search(name) or name == "reference" or name in known[option], f"{command}: no {name}"
 
