@@ -85,6 +85,7 @@ class Pool:
         self.leases = Leases(out / ".leases")
         self.progress = Progress()
         self.attempts: dict[str, int] = {}
+        self.scoring: set[str] = set()
         self.server: subprocess.Popen[bytes] | None = None
         self.buffer = b""
 
@@ -224,8 +225,9 @@ class Pool:
         queue = deque(todo)
         flying: dict[str, RunSpec] = {}
         waiting: dict[str, RunSpec] = {}
+        self.scoring.clear()
         while queue or flying or waiting:
-            while queue and len(flying) < self.workers:
+            while queue and self._free(flying):
                 run_id, spec = queue.popleft()
                 if not self._done(run_id) and not self.leases.take(run_id):
                     waiting[run_id] = spec
@@ -245,6 +247,10 @@ class Pool:
                 queue.extend(waiting.items())
                 waiting.clear()
 
+    def _free(self, flying: dict[str, RunSpec]) -> bool:
+        """Whether another run may start: one that only waits for its score holds no place, within bounds."""
+        return len(flying) - len(self.scoring) < self.workers and len(flying) < 2 * self.workers
+
     def _take_events(self, flying: dict[str, RunSpec], costs: dict[str, dict[str, Any]]) -> None:
         for event in self._events(timeout=0.5):
             run_id = event.get("id")
@@ -252,23 +258,27 @@ class Pool:
                 self._restart(flying, costs)
             elif run_id not in flying:
                 continue
-            elif event["event"] == "done":
+            elif event["event"] == "trained":
+                self.scoring.add(run_id)
+            elif event["event"] == "done" or self._done(run_id):
                 del flying[run_id]
-                self._count(run_id)
+                self._count(run_id, event.get("status"))
             elif event["event"] == "lost":
                 self._retry(run_id, flying[run_id], costs, event)
 
-    def _count(self, run_id: str) -> None:
+    def _count(self, run_id: str, status: str | None = None) -> None:
         """Count a run that has its result, and let go of its lease."""
         self.leases.release(run_id)
+        self.scoring.discard(run_id)
         self.progress.done += 1
-        status = read_status(self.out, run_id)
+        status = status or read_status(self.out, run_id)
         self.progress.skipped += status == "skipped"
         self.progress.failed += status not in ("ok", "skipped")
 
     def _retry(self, run_id: str, spec: RunSpec, costs: dict[str, dict[str, Any]], event: dict[str, Any]) -> None:
         """Start a killed worker's run again, at most twice; then record the failure as its result."""
         code, log = int(event["code"]), str(event.get("log", "")).strip()
+        self.scoring.discard(run_id)
         if self.attempts[run_id] < MAX_ATTEMPTS:
             self.progress.retried += 1
             self._send_run(run_id, spec, costs)
