@@ -248,6 +248,8 @@ def _finish(progress: Progress, out: Path, seconds: float, json: bool, planned: 
         print_json({**facts, "stopped": stopped, "seconds": round(seconds, 1), "out": str(out)})
     else:
         sys.stdout.write(f"{describe(progress)} in {seconds:.0f} s; results in {out}\n")
+        for note in progress.notes:
+            sys.stdout.write(f"  {note}\n")
         for reason in _reasons(out, planned) if progress.failed or progress.skipped else []:
             sys.stdout.write(f"  {reason}\n")
         if stopped:

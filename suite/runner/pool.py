@@ -7,6 +7,7 @@ It imports neither torch nor pandas. The results folder is the whole state:
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import selectors
@@ -15,11 +16,12 @@ import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from suite import cache
 from suite.fingerprint import digest, task_hash
 from suite.registry import module_name
 from suite.runner.lease import Leases
@@ -41,6 +43,7 @@ class Progress:
         diverged or passed a limit; skipped : those that lack data or a package here.
     running : names of the runs under way.
     phase : what is going on.
+    notes : sentences for whoever reads the results.
     """
 
     planned: int = 0
@@ -52,6 +55,7 @@ class Progress:
     elsewhere: int = 0
     phase: str = "starting"
     running: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
 
 class ServerDied(ChildProcessError):
@@ -129,6 +133,7 @@ class Pool:
         A method that costs 20% more a step gets 20% fewer steps. The ratio is
         measured once and kept in the folder, so that a resumed plan is the same,
         and the number of steps stands in each row, so that a run can be repeated.
+        A ratio that could not be measured to 3% is named in the progress's notes.
 
         Raises
         ------
@@ -142,12 +147,19 @@ class Pool:
         finally:
             self._stop_server()
             self._clear_work()
-        charged = []
+        charged, vague = [], {}
         for spec in specs:
-            if cost_key(spec) not in costs:
+            cost = costs.get(cost_key(spec))
+            if cost is None:
                 raise ServerDied(f"the step cost of {spec.method} on {spec.task} could not be measured")
-            units = max(1.0, float(int(spec.given / costs[cost_key(spec)]["cost_ratio"])))
+            units = max(1.0, float(int(spec.given / cost["cost_ratio"])))
             charged.append(replace(spec, budget=units, budget_kind="seconds"))
+            if not cost["precise"]:
+                vague[cost_key(spec)] = (
+                    f"{spec.method} on {spec.task}: a step costs {cost['cost_ratio']:.2f} of the reference's, "
+                    f"known only to {cost['cost_low']:.2f} to {cost['cost_high']:.2f}; a longer --cost narrows it"
+                )
+        self.progress.notes += vague.values()
         return charged
 
     def measure(self, specs: Sequence[RunSpec], seconds: float, itself: bool = False) -> list[dict[str, Any]]:
@@ -164,9 +176,7 @@ class Pool:
             self._start_server(specs)
             for i, spec in enumerate(specs):
                 file = self.out / "costs" / f"fresh-{os.getpid()}-{i}.json"
-                request = self._request("cost", spec, file.stem, file)
-                self._send(request | {"seconds": seconds, "itself": itself, "limit": 60 + 20 * seconds})
-                self._await_one(file.stem)
+                self._time(file.stem, spec, file, seconds=seconds, itself=itself)
                 if not file.exists():
                     raise ServerDied(f"the step cost of {spec.method} on {spec.task} could not be measured")
                 found.append(json.loads(file.read_text()))
@@ -212,13 +222,18 @@ class Pool:
             if not file.exists():
                 self.progress.running = {key: f"cost of {run.method} on {run.task}"}
                 self.report(self.progress)
-                request = self._request("cost", run, key, file) | {"seconds": seconds, "limit": 60 + 20 * seconds}
-                self._send(request)
-                self._await_one(key)
+                self._time(key, run, file, seconds=seconds)
             if file.exists():
                 costs[key] = json.loads(file.read_text())
         self.progress.running = {}
         return costs
+
+    def _time(self, key: str, spec: RunSpec, file: Path, *, seconds: float, itself: bool = False) -> None:
+        """Have one step cost measured into `file`, while no other launcher of this machine measures."""
+        request = self._request("cost", spec, key, file)
+        with _alone():
+            self._send(request | {"seconds": seconds, "itself": itself, "limit": 60 + 20 * seconds})
+            self._await_one(key)
 
     def _runs(self, todo: list[tuple[str, RunSpec]], costs: dict[str, dict[str, Any]]) -> None:
         self.progress.phase = "running"
@@ -312,8 +327,10 @@ class Pool:
 
     def _extra(self, run_id: str, spec: RunSpec, costs: dict[str, dict[str, Any]]) -> dict[str, Any]:
         cost = costs.get(cost_key(spec), {})
-        kept = ("cost_ratio", "cost_low", "cost_high", "flops", "elementwise", "saved_bytes")
-        return {"attempts": min(self.attempts[run_id], MAX_ATTEMPTS), **{k: cost[k] for k in kept if k in cost}}
+        kept = {k: k for k in ("cost_ratio", "cost_low", "cost_high", "flops", "elementwise", "saved_bytes")}
+        kept["cost_precise"] = "precise"
+        known = {column: cost[fact] for column, fact in kept.items() if fact in cost}
+        return {"attempts": min(self.attempts[run_id], MAX_ATTEMPTS), **known}
 
     def _request(self, do: str, spec: RunSpec, key: str, target: Path) -> dict[str, Any]:
         return {
@@ -461,6 +478,21 @@ def _heavy(spec: RunSpec) -> set[str]:
     """Modules worth importing before forking: the task's own file and what it names; never a method's."""
     own = module_name(Path(spec.info.path))
     return {*spec.info.imports, *([own] if own.startswith("tasks.") else [])}
+
+
+@contextlib.contextmanager
+def _alone() -> Iterator[None]:
+    """One measurement of time at a time on this machine, as far as its cache folder is one."""
+    lock = None
+    with contextlib.suppress(OSError):
+        cache.folder().mkdir(parents=True, exist_ok=True)
+        lock = open(cache.folder() / "timing.lock", "a")  # noqa: SIM115 (held for the measurement)
+        fcntl.flock(lock, fcntl.LOCK_EX)
+    try:
+        yield
+    finally:
+        if lock:
+            lock.close()
 
 
 def _alive(pid: str) -> bool:
