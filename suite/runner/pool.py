@@ -30,6 +30,7 @@ from suite.store.files import StoreError, write_bytes
 
 MAX_ATTEMPTS = 3
 DEFAULT_MEMORY = 8 * 2**30
+DAMAGED = "damaged"
 
 
 @dataclass
@@ -73,6 +74,7 @@ class Pool:
     limit : seconds a run may take; None takes the tier's.
     checkpoint : seconds between checkpoints inside a run; None keeps none.
     report : called after every change of the progress.
+    attempt : which attempt at these runs this is, where another launcher starts lost ones again.
     """
 
     def __init__(
@@ -83,8 +85,9 @@ class Pool:
         limit: float | None = None,
         report: Callable[[Progress], None] = lambda progress: None,
         checkpoint: float | None = None,
+        attempt: int = 1,
     ) -> None:
-        self.checkpoint = checkpoint
+        self.checkpoint, self.before = checkpoint, attempt - 1
         self.out, self.workers, self.memory, self.limit, self.report = out, workers, memory, limit, report
         self.leases = Leases(out / ".leases")
         self.progress = Progress()
@@ -321,7 +324,7 @@ class Pool:
     # ------------------------------------------------------------ requests
 
     def _send_run(self, run_id: str, spec: RunSpec, costs: dict[str, dict[str, Any]]) -> None:
-        self.attempts[run_id] = self.attempts.get(run_id, 0) + 1
+        self.attempts[run_id] = self.attempts.get(run_id, self.before) + 1
         request = self._request("run", spec, run_id, self._row(run_id))
         self._send(request | {"extra": self._extra(run_id, spec, costs)})
 
@@ -455,13 +458,17 @@ def finished_ids(out: Path) -> set[str]:
 
 
 def read_status(out: Path, run_id: str) -> str:
-    """Status of a run's result."""
+    """Status of a run's result; "damaged" for a file that cannot be read."""
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
     path = out / "runs" / f"{run_id}.parquet"
     if not path.exists():
         return "skipped"
-    return pq.ParquetFile(path).read(columns=["status"])["status"][0].as_py()
+    try:
+        return pq.ParquetFile(path).read(columns=["status"])["status"][0].as_py()
+    except (pa.ArrowException, OSError, IndexError):
+        return DAMAGED
 
 
 def row_path(out: Path, run_id: str, status: str) -> Path:
