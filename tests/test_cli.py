@@ -173,6 +173,38 @@ def test_a_plan_runs_resumes_and_retries_with_honest_exit_codes(levelfield: Leve
     after = {p.name: p.stat().st_mtime_ns for p in (plan / "runs").iterdir()}
     assert sum(before[name] != after[name] for name in before) == 2
 
+    cut = plan / "runs" / next(name for name in sorted(before) if before[name] == after[name])
+    whole = cut.read_bytes()
+    cut.write_bytes(whole[: len(whole) // 2])
+    _, out, err = levelfield(*command(plan, *methods, "--cost", "0", "--retry", "--json"))
+    assert json.loads(out)["done"] == 3
+    assert f"{cut} is damaged: kept as {cut.stem}.damaged, and made again" in err
+    assert cut.with_suffix(".damaged").read_bytes() == whole[: len(whole) // 2]
+    assert not read(plan).problems
+    assert {r["run_id"] for r in read(plan).table.to_pylist()} == {name.partition(".")[0] for name in before}
+
+
+@pytest.mark.usefixtures("toy")
+def test_single_runs_of_specifications_have_their_limits_and_are_made_once(
+    levelfield: Levelfield, tmp_path: Path
+) -> None:
+    """As a scheduler starts them: several at once, again after a loss, each attempt counted."""
+    files = []
+    for method in ("toy-plain", "toy-killed", "toy-sleeps"):
+        spec = RunSpec("toy-brief" if method == "toy-sleeps" else "toy", method, "smoke", 2)
+        files.append(tmp_path / f"{method}.json")
+        write_bytes(files[-1], spec.to_json().encode())
+    out = tmp_path / "out"
+    code, said, _ = levelfield("run-one", *files[:2], "--out", out, "--attempt", "3")
+    assert (code, [line.split()[0] for line in said.splitlines()]) == (1, ["ok", "error"])
+    assert len((tmp_path / "log").read_text().splitlines()) == 2  # the third attempt at the killed one was its last
+    code, said, _ = levelfield("run-one", *files, "--out", out, "--limit", "1")
+    assert (code, [line.split()[0] for line in said.splitlines()]) == (1, ["ok", "error", "timeout"])
+    rows = {r["method"]: r for r in read(out).table.to_pylist()}
+    assert [rows[m]["attempts"] for m in ("toy-plain", "toy-killed", "toy-sleeps")] == [3, 3, 1]
+    assert "passed its wall-clock limit of 1 s" in rows["toy-sleeps"]["message"]
+    assert len((tmp_path / "log").read_text().splitlines()) == 3
+
 
 @pytest.mark.usefixtures("toy")
 def test_one_run_of_a_specification_says_how_it_ended(levelfield: Levelfield, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -12,7 +13,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from suite.runner.cost import MAX_PAIRS, MIN_PAIRS, ElementCounter, counters, measure, paired_ratio, trimmed_interval
+from suite.recipe import Choice, Recipe
+from suite.runner import flops
+from suite.runner.cost import (
+    MAX_PAIRS,
+    MIN_PAIRS,
+    ElementCounter,
+    counters,
+    measure,
+    paired_ratio,
+    period,
+    trimmed_interval,
+)
 from suite.runner.execute import make_workload
 from suite.runner.spec import RunSpec
 from suite.train.loop import Trainer
@@ -149,3 +161,148 @@ def test_a_measurement_states_ratio_interval_and_counts() -> None:
     itself = measure(RunSpec("toy-long", "toy-more", "smoke"), seconds=0.2, itself=True)
     assert itself["elementwise"] == reference["elementwise"] < found["elementwise"]
     assert itself["pairs"] >= MIN_PAIRS
+
+
+# ---------------------------------------------------------------- formulas of linear algebra
+
+
+def counted_flops(work: Callable[[], object]) -> int:
+    with flops.counter() as counter:
+        work()
+    return counter.get_total_flops()
+
+
+def elimination(n: int) -> int:
+    """Operations of Gaussian elimination, one by one."""
+    return sum(1 + 2 * (n - k - 1) for k in range(n) for _ in range(k + 1, n))
+
+
+def cholesky(n: int) -> int:
+    return sum(2 * j for i in range(n) for j in range(i + 1))
+
+
+def reflections(m: int, n: int) -> int:
+    """Householder's triangularization: each reflection's inner products and updates of the columns to its right."""
+    return sum(4 * (m - k) for k in range(n) for _ in range(k, n))
+
+
+def columns_of_q(m: int, n: int, columns: int) -> int:
+    """The reflections applied backward to the first columns of the identity, each to the block that is not yet zero."""
+    return sum(4 * (m - k) * (columns - k) for k in reversed(range(n)))
+
+
+def substitution(n: int) -> int:
+    return sum(2 * i + 1 for i in range(n))
+
+
+TALL, SQUARE = torch.randn(96, 64, generator=torch.Generator().manual_seed(0)), torch.eye(64)
+
+
+@pytest.mark.parametrize(
+    ("work", "operations"),
+    [
+        (lambda: torch.linalg.lu_factor(SQUARE), elimination(64)),
+        (lambda: torch.linalg.slogdet(SQUARE), elimination(64)),
+        (lambda: torch.linalg.cholesky(SQUARE), cholesky(64)),
+        (lambda: torch.linalg.qr(TALL, "r"), reflections(96, 64)),
+        (lambda: torch.linalg.qr(TALL), reflections(96, 64) + columns_of_q(96, 64, 64)),
+        (lambda: torch.linalg.qr(TALL, "complete"), reflections(96, 64) + columns_of_q(96, 64, 96)),
+        (lambda: torch.linalg.qr(TALL.T), reflections(96, 64) + columns_of_q(64, 64, 64)),
+        (lambda: torch.linalg.householder_product(TALL, torch.ones(64)), columns_of_q(96, 64, 64)),
+        (lambda: torch.linalg.solve_triangular(SQUARE, TALL.T, upper=True), 96 * substitution(64)),
+        (lambda: torch.linalg.solve(SQUARE, TALL.T), elimination(64) + 2 * 96 * substitution(64)),
+        (lambda: torch.linalg.solve(SQUARE, torch.ones(64)), elimination(64) + 2 * substitution(64)),
+        (lambda: torch.linalg.inv(SQUARE), elimination(64) + 64**3 * 4 / 3),
+        (lambda: torch.cholesky_solve(TALL.T, SQUARE), 2 * 96 * substitution(64)),
+        (lambda: torch.linalg.lstsq(TALL, torch.ones(96, 1)), reflections(96, 64)),
+    ],
+)
+def test_a_factorization_counts_as_its_algorithm_written_out(work: Callable[[], object], operations: int) -> None:
+    """To the leading order: the square and linear terms are 5% at these sizes."""
+    assert counted_flops(work) == pytest.approx(operations, rel=0.06)
+
+
+@pytest.mark.parametrize(
+    ("work", "cubes"),
+    [
+        (lambda a: torch.linalg.eigh(a), 9),
+        (lambda a: torch.linalg.eig(a), 25),
+        (lambda a: torch.linalg.svd(a), 21),
+        (lambda a: torch.linalg.matrix_exp(a), 12),
+        (lambda a: torch.cholesky_inverse(a), 2 / 3),
+        (lambda a: torch.linalg.pinv(a), 24),
+    ],
+)
+def test_a_decomposition_of_a_square_matrix_counts_its_cubes_and_a_stack_counts_each(
+    work: Callable[[torch.Tensor], object], cubes: float
+) -> None:
+    assert counted_flops(lambda: work(SQUARE)) == pytest.approx(cubes * 64**3, rel=1e-5)
+    assert counted_flops(lambda: work(SQUARE.expand(5, 64, 64).clone())) == pytest.approx(5 * cubes * 64**3, rel=1e-5)
+
+
+def test_values_alone_cost_less_where_a_program_asks_for_no_more() -> None:
+    assert flops.eigh(SQUARE.shape, "L", False) == int(4 / 3 * 64**3)
+    assert flops.svd(SQUARE.shape, False, False) == int(8 / 3 * 64**3)
+
+
+def test_a_thin_decomposition_takes_the_better_of_two_algorithms() -> None:
+    thin = torch.ones(1000, 8)
+    assert counted_flops(lambda: torch.linalg.svd(thin, full_matrices=False)) == 6 * 1000 * 64 + 20 * 512
+    assert counted_flops(lambda: torch.linalg.svd(thin.T, full_matrices=False)) == 6 * 1000 * 64 + 20 * 512
+
+
+def test_products_with_vectors_and_transforms_are_counted() -> None:
+    a, x = torch.ones(6, 4), torch.ones(4)
+    assert counted_flops(lambda: a @ x) == 48
+    assert counted_flops(lambda: x @ x) == 8
+    assert counted_flops(lambda: torch.addmv(torch.ones(6), a, x)) == 48
+    assert counted_flops(lambda: torch.fft.fft(torch.ones(3, 16, dtype=torch.complex64))) == 3 * 5 * 16 * 4
+    assert counted_flops(lambda: torch.fft.irfft(torch.fft.rfft(torch.ones(16)))) == 2 * 2.5 * 16 * 4
+
+
+def test_attention_on_a_cpu_counts_as_its_products_written_out() -> None:
+    q, k, v = (torch.randn(2, 3, n, d) for n, d in ((10, 8), (12, 8), (12, 8)))
+
+    def written_out() -> torch.Tensor:
+        return torch.softmax(q @ k.transpose(-1, -2), -1) @ v
+
+    fused = counted_flops(lambda: torch.nn.functional.scaled_dot_product_attention(q, k, v))
+    assert fused == counted_flops(written_out) > 0
+    for part in (q, k, v):
+        part.requires_grad_()
+    plain = counted_flops(lambda: written_out().sum().backward())
+    assert (
+        counted_flops(lambda: torch.nn.functional.scaled_dot_product_attention(q, k, v).sum().backward())
+        == plain + fused // 2
+    )  # the fused one makes its scores a second time
+
+
+# ---------------------------------------------------------------- periods
+
+
+def test_a_period_is_the_longest_that_a_hyper_parameter_states() -> None:
+    def of(**hp: object) -> int:
+        return period(Recipe({"optimizer": Choice("x", hp), "schedule": Choice("y", {"every": 4})}))
+
+    assert of() == 4
+    assert of(interval=10, lr=50) == 10
+    assert of(interval=0, refresh=True) == 4
+    assert of(period=10**6) == 100
+
+
+def test_counts_of_a_method_with_a_costly_step_now_and_then_are_means_over_a_period() -> None:
+    spec = RunSpec("digits-cnn", "soap", "smoke")
+    every = period(spec.recipe)
+    assert every == 10
+
+    def per_step(steps: int, skip: int = 0) -> float:
+        workload = make_workload(spec)
+        trainer = Trainer(workload, spec.recipe, spec.given)
+        for _ in range(skip):
+            trainer.step()
+        return counters(trainer, steps)["flops"]
+
+    whole = per_step(every)
+    assert whole == per_step(every, skip=4)
+    singles = {per_step(1, skip) for skip in range(every)}
+    assert min(singles) < whole < max(singles)

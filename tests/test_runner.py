@@ -381,6 +381,39 @@ def test_a_plan_survives_a_companion_that_kills_at_random(tmp_path: Path, toy_en
     assert leftovers(out) == set()
 
 
+# ---------------------------------------------------------------- budgets of device time
+
+
+@pytest.mark.usefixtures("toy")
+def test_a_budget_of_seconds_is_a_recorded_number_of_steps_that_can_be_run_again(tmp_path: Path) -> None:
+    """The cost ratio is planted: a method a quarter dearer gets four fifths of the steps, its schedule stretched."""
+    out = tmp_path / "out"
+    reference, dear = (RunSpec("toy-long", m, "smoke", 0) for m in ("reference", "toy-more"))
+    costs = {
+        cost_key(reference): {"cost_ratio": 1.0, "cost_low": 1.0, "cost_high": 1.0, "precise": True},
+        cost_key(dear): {"cost_ratio": 1.25, "cost_low": 1.0, "cost_high": 1.5, "precise": False},
+    }
+    for key, cost in costs.items():
+        write_bytes(out / "costs" / f"{key}.json", json.dumps(cost).encode())
+    pool = Pool(out, workers=2)
+    charged = pool.charge([reference, dear], seconds=1.0)
+    assert [(s.budget, s.budget_kind) for s in charged] == [(100.0, "seconds"), (80.0, "seconds")]
+    assert pool.progress.notes == [
+        "toy-more on toy-long: a step costs 1.25 of the reference's, known only to 1.00 to 1.50; "
+        "a longer --cost narrows it"
+    ]
+    pool.run(charged, cost_seconds=1.0)
+    rows = {r["method"]: r for r in read(out).table.to_pylist()}
+    assert [rows[m]["steps"] for m in ("reference", "toy-more")] == [100, 80]
+    kept = {k: rows["toy-more"][k] for k in ("cost_ratio", "cost_low", "cost_high", "cost_precise", "budget_kind")}
+    assert kept == {
+        "cost_ratio": 1.25, "cost_low": 1.0, "cost_high": 1.5, "cost_precise": False, "budget_kind": "seconds",
+    }  # fmt: skip
+    again = suite.run("toy-long", "toy-more", tier="smoke", budget=rows["toy-more"]["budget"])
+    assert again.row["digest"] == rows["toy-more"]["digest"]
+    assert Pool(out).charge([reference, dear], seconds=1.0) == charged
+
+
 # ---------------------------------------------------------------- folders that cannot be used
 
 

@@ -44,7 +44,9 @@ def run(
     checkpoint: Annotated[
         float, typer.Option(help="Seconds between checkpoints inside a run; 0: at every evaluation; -1: none.")
     ] = -1.0,
-    retry: Annotated[bool, typer.Option("--retry", help="Run failed runs again.")] = False,
+    retry: Annotated[
+        bool, typer.Option("--retry", help="Run failed runs again, and those whose file is damaged.")
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print a JSON summary.")] = False,
 ) -> None:
     """Train methods on tasks at equal budgets; the same command resumes."""
@@ -89,6 +91,7 @@ def launch(
     quiet: bool = False,
     seconds_board: bool = False,
     checkpoint: float | None = None,
+    attempt: int = 1,
 ) -> tuple[Progress, list[RunSpec]]:
     """Run a plan with a progress display; Ctrl-C and SIGTERM leave a resumable folder.
 
@@ -100,7 +103,7 @@ def launch(
     from suite.runner.pool import Pool
 
     with _display(quiet) as report:
-        pool = Pool(out, workers or os.cpu_count() or 1, memory, limit, report, checkpoint)
+        pool = Pool(out, workers or os.cpu_count() or 1, memory, limit, report, checkpoint, attempt)
         previous = signal.signal(signal.SIGTERM, _interrupt)
         try:
             if seconds_board:
@@ -115,23 +118,38 @@ def launch(
 
 
 def run_one(
-    spec: Annotated[Path, typer.Argument(help="A run specification (JSON).")],
+    specs: Annotated[list[Path], typer.Argument(help="Run specifications (JSON); of several, one after the other.")],
     out: Annotated[Path, typer.Option(help="Results folder.")] = Path("runs"),
+    memory: Annotated[float, typer.Option(help="Memory limit of a run, GiB.")] = 8.0,
+    limit: Annotated[float, typer.Option(help="Wall-clock limit of a run, seconds; default: the tier's.")] = 0.0,
+    checkpoint: Annotated[
+        float, typer.Option(help="Seconds between checkpoints inside a run; 0: at every evaluation; -1: none.")
+    ] = -1.0,
+    attempt: Annotated[int, typer.Option(help="Which attempt this is, where a scheduler starts lost jobs again.")] = 1,
 ) -> None:
-    """Make one run in this process and write its result file."""
+    """Make single runs, each in a process of its own under its limits; one that is done stays as it is."""
     from suite.api import checked
-    from suite.runner.execute import make_row, one_thread, train
-    from suite.runner.pool import row_path
+    from suite.runner.pool import read_status, row_path
     from suite.runner.spec import RunSpec
-    from suite.store.files import write_rows
 
-    one_thread()
-    run_spec = checked(RunSpec.from_json(spec.read_text()))
-    row = make_row(run_spec, *train(run_spec))
-    path = row_path(out, run_spec.run_id, row["status"])
-    write_rows(path, [row])
-    sys.stdout.write(f"{row['status']} {path}\n")
-    raise typer.Exit(0 if row["status"] == "ok" else EXIT_NO_DATA if row["status"] == "skipped" else EXIT_FAILED)
+    planned = [checked(RunSpec.from_json(spec.read_text())) for spec in specs]
+    progress, _ = launch(
+        planned,
+        out,
+        1,
+        memory=int(memory * 2**30),
+        limit=limit or None,
+        quiet=True,
+        checkpoint=checkpoint if checkpoint >= 0 else None,
+        attempt=attempt,
+    )
+    if progress.phase == "stopped":
+        raise typer.Exit(EXIT_INTERRUPTED)
+    statuses = {spec.run_id: read_status(out, spec.run_id) for spec in planned}
+    for run_id, status in statuses.items():
+        sys.stdout.write(f"{status} {row_path(out, run_id, status)}\n")
+    found = set(statuses.values())
+    raise typer.Exit(EXIT_NO_DATA if "skipped" in found else EXIT_FAILED if found != {"ok"} else 0)
 
 
 def split(text: str) -> list[str]:
@@ -165,11 +183,18 @@ def parse_settings(settings: list[str]) -> dict[str, Any]:
 
 
 def _forget_failures(out: Path, planned: set[str]) -> None:
-    from suite.runner.pool import finished_ids, read_status, row_path
+    """Have failed runs made again; a damaged file is kept under another name, which is told."""
+    from suite.runner.pool import DAMAGED, finished_ids, read_status, row_path
 
     for run_id in finished_ids(out) & planned:
-        if read_status(out, run_id) != "ok":
-            row_path(out, run_id, "error").unlink()
+        status = read_status(out, run_id)
+        path = row_path(out, run_id, status)
+        if status == DAMAGED:
+            aside = path.with_suffix(".damaged")
+            path.replace(aside)
+            sys.stderr.write(f"levelfield: {path} is damaged: kept as {aside.name}, and made again\n")
+        elif status != "ok":
+            path.unlink()
 
 
 def _interrupt(*_: object) -> None:
@@ -248,6 +273,8 @@ def _finish(progress: Progress, out: Path, seconds: float, json: bool, planned: 
         print_json({**facts, "stopped": stopped, "seconds": round(seconds, 1), "out": str(out)})
     else:
         sys.stdout.write(f"{describe(progress)} in {seconds:.0f} s; results in {out}\n")
+        for note in progress.notes:
+            sys.stdout.write(f"  {note}\n")
         for reason in _reasons(out, planned) if progress.failed or progress.skipped else []:
             sys.stdout.write(f"  {reason}\n")
         if stopped:

@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from scipy.special import stdtrit
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import FlopCounterMode
 
-from suite.recipe import REFERENCE
+from suite.recipe import REFERENCE, Recipe
+from suite.runner import flops
 from suite.runner.execute import make_workload
 from suite.runner.spec import RunSpec
 from suite.train.loop import Trainer
@@ -22,6 +22,9 @@ from suite.train.loop import Trainer
 MIN_PAIRS, MAX_PAIRS = 10, 400
 PRECISION = 0.03  # half width of the interval of the log ratio that ends the measurement
 WARM_STEPS = 3
+PERIODS = ("every", "interval", "period", "refresh")  # hyper-parameters that say how often a costlier step comes
+LONGEST_PERIOD = 100
+BLOCK = 3  # steps of the reference beside a whole period of the method
 
 
 def measure(spec: RunSpec, seconds: float = 2.0, itself: bool = False) -> dict[str, Any]:
@@ -29,7 +32,9 @@ def measure(spec: RunSpec, seconds: float = 2.0, itself: bool = False) -> dict[s
 
     The two step in turn, in the order A B B A, in one process on one device.
     The time is charged per budget unit, so that a method whose steps use more
-    of the budget (closure calls, longer responses) is not charged twice.
+    of the budget (closure calls, longer responses) is not charged twice. Of a
+    method with a costlier step now and then (a preconditioner renewed every
+    tenth), whole periods are timed and counted.
 
     Parameters
     ----------
@@ -40,32 +45,57 @@ def measure(spec: RunSpec, seconds: float = 2.0, itself: bool = False) -> dict[s
 
     Returns
     -------
-    cost_ratio, cost_low, cost_high : exp of the mean paired log ratio and its t interval.
+    cost_ratio, cost_low, cost_high : exp of the centre of the paired log ratios and of its interval.
     pairs : number of pairs; precise : whether the interval reached 3%.
-    step_seconds : median seconds of the method's step.
+    step_seconds : median seconds of the method's step, per unit of budget.
     flops, elementwise, saved_bytes : exact counts of one training step.
     """
     if itself:
         spec = replace(spec, method=REFERENCE, hp={})
-    trainer = _trainer(spec)
-    cost: dict[str, Any] = {**counters(trainer)}
+    trainer, steps = _trainer(spec), period(spec.recipe)
+    cost: dict[str, Any] = {**counters(trainer, steps)}
     if spec.method == REFERENCE and not itself:
         return cost | {"cost_ratio": 1.0, "cost_low": 1.0, "cost_high": 1.0, "pairs": 0, "precise": True}
-    reference = _trainer(replace(spec, method=REFERENCE, hp={}))
+    standard = replace(spec, method=REFERENCE, hp={})
+    reference, beside = _trainer(standard), max(min(steps, BLOCK), period(standard.recipe))
     for _ in range(WARM_STEPS):
         trainer.step()
         reference.step()
-    device = torch.device(spec.device)
-    return cost | paired_ratio(lambda: _timed(trainer, device), lambda: _timed(reference, device), seconds)
+    clock = _seconds_cuda if spec.device.startswith("cuda") else _seconds
+    return cost | paired_ratio(
+        lambda: clock(trainer, steps),
+        lambda: clock(reference, beside),
+        seconds,
+        pairs=MIN_PAIRS if steps == 1 else MIN_PAIRS // 2,
+    )
 
 
-def paired_ratio(a: Callable[[], float], b: Callable[[], float], seconds: float) -> dict[str, Any]:
+def period(recipe: Recipe) -> int:
+    """Steps after which the recipe's work repeats, by the hyper-parameters that say so; at most 100."""
+    stated = [v for c in recipe.choices.values() for k, v in c.hp.items() if k in PERIODS and isinstance(v, int)]
+    return min(max([1, *stated]), LONGEST_PERIOD)
+
+
+def paired_ratio(
+    a: Callable[[], float],
+    b: Callable[[], float],
+    seconds: float,
+    *,
+    pairs: int = MIN_PAIRS,
+    precision: float = PRECISION,
+) -> dict[str, Any]:
     """Ratio of the times that `a` and `b` return, measured in A B B A order.
 
-    Each pair's log ratio averages one A B and one B A; the centre is their
-    median, the interval the t interval of the mean of the log ratios after
-    the outer tenth on each side is trimmed (Yuen's trimmed mean), since a
-    preempted step is no property of the code.
+    Each pair's log ratio averages one A B and one B A. The centre is their mean
+    after the outer tenth on each side is trimmed, with its t interval (Tukey
+    and McLaughlin): as robust as the median against a preempted step, which is
+    no property of the code, and with an interval that holds for few pairs.
+
+    Parameters
+    ----------
+    seconds : the measurement ends after this long,
+    pairs : but not with fewer pairs,
+    precision : or when the interval's half width is below this.
     """
     logs: list[float] = []
     steps: list[float] = []
@@ -76,16 +106,16 @@ def paired_ratio(a: Callable[[], float], b: Callable[[], float], seconds: float)
         logs.append(0.5 * (math.log(first / second) + math.log(fourth / third)))
         steps += [first, fourth]
         late = time.perf_counter() - started > seconds or len(logs) >= MAX_PAIRS
-        if len(logs) >= MIN_PAIRS and (late or len(logs) % 5 == 0):
+        if len(logs) >= pairs and (late or len(logs) % 5 == 0):
             centre, half = trimmed_interval(np.array(logs))
-            if late or half < PRECISION:
+            if late or half < precision:
                 break
     return {
         "cost_ratio": math.exp(centre),
         "cost_low": math.exp(centre - half),
         "cost_high": math.exp(centre + half),
         "pairs": len(logs),
-        "precise": bool(half < PRECISION),
+        "precise": bool(half < precision),
         "step_seconds": float(np.median(steps)),
     }
 
@@ -112,19 +142,27 @@ def _trainer(spec: RunSpec) -> Trainer:
     return Trainer(workload, workload.context.recipe, spec.given)
 
 
-def _timed(trainer: Trainer, device: torch.device) -> float:
-    """Seconds of one training step per unit of budget it uses."""
-    _wait(device)
+def _seconds(trainer: Trainer, steps: int) -> float:
+    """Seconds of training steps per unit of budget they use."""
     before = trainer.workload.spent
     started = time.perf_counter()
-    trainer.step()
-    _wait(device)
+    for _ in range(steps):
+        trainer.step()
     return (time.perf_counter() - started) / max(trainer.workload.spent - before, 1e-12)
 
 
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+def _seconds_cuda(trainer: Trainer, steps: int) -> float:
+    """The same by the device's own clock, from an idle device to an idle device, whatever streams were used."""
+    before = trainer.workload.spent
+    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    torch.cuda.synchronize()
+    begin.record()
+    for _ in range(steps):
+        trainer.step()
+    torch.cuda.synchronize()
+    end.record()
+    end.synchronize()
+    return begin.elapsed_time(end) / 1e3 / max(trainer.workload.spent - before, 1e-12)
 
 
 # ---------------------------------------------------------------- exact counters
@@ -151,13 +189,14 @@ class ElementCounter(TorchDispatchMode):
         return out
 
 
-def counters(trainer: Trainer) -> dict[str, float]:
-    """Exact counts of one training step: the same on every machine.
+def counters(trainer: Trainer, steps: int = 1) -> dict[str, float]:
+    """Exact counts of one training step, a mean over `steps` of them: the same on every machine.
 
     Returns
     -------
-    flops : floating-point operations of matrix products and convolutions
-        (torch.utils.flop_counter; forward, backward and optimizer).
+    flops : floating-point operations of matrix products, convolutions and
+        attention (torch.utils.flop_counter), and of linear algebra and Fourier
+        transforms (`suite.runner.flops`); forward, backward and optimizer.
     elementwise : elements written by every other operation, so that two
         activations do not cost the same by definition.
     saved_bytes : bytes of distinct storages kept for one backward pass.
@@ -170,11 +209,16 @@ def counters(trainer: Trainer) -> dict[str, float]:
         saved[storage.data_ptr()] = storage.nbytes()
         return tensor
 
-    with FlopCounterMode(display=False) as flops, ElementCounter() as elements:
-        trainer.step()
+    with flops.counter() as products, ElementCounter() as elements:
+        for _ in range(steps):
+            trainer.step()
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         trainer.workload.next()
         trainer.closure()
     weights = {p.untyped_storage().data_ptr() for p in trainer.workload.model.parameters()}
     kept = sum(size for pointer, size in saved.items() if pointer not in weights)
-    return {"flops": float(flops.get_total_flops()), "elementwise": float(elements.elements), "saved_bytes": kept}
+    return {
+        "flops": products.get_total_flops() / steps,
+        "elementwise": elements.elements / steps,
+        "saved_bytes": kept,
+    }

@@ -61,7 +61,7 @@ def execute(spec: RunSpec, folder: Path, checkpoint: tuple[Path, float] | None =
     if predictions:
         with open(folder / PREDICTIONS, "wb") as file:
             np.savez(file, **predictions)  # type: ignore[arg-type]
-    write_bytes(folder / OUTCOME, json.dumps(asdict(outcome)).encode())
+    write_bytes(folder / OUTCOME, json.dumps(asdict(outcome)).encode(), durable=False)  # read once, at once
 
 
 def train(spec: RunSpec, checkpoint: tuple[Path, float] | None = None) -> tuple[Outcome, dict[str, np.ndarray]]:

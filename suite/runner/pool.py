@@ -7,6 +7,7 @@ It imports neither torch nor pandas. The results folder is the whole state:
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import selectors
@@ -15,11 +16,12 @@ import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from suite import cache
 from suite.fingerprint import digest, task_hash
 from suite.registry import module_name
 from suite.runner.lease import Leases
@@ -28,6 +30,7 @@ from suite.store.files import StoreError, write_bytes
 
 MAX_ATTEMPTS = 3
 DEFAULT_MEMORY = 8 * 2**30
+DAMAGED = "damaged"
 
 
 @dataclass
@@ -41,6 +44,7 @@ class Progress:
         diverged or passed a limit; skipped : those that lack data or a package here.
     running : names of the runs under way.
     phase : what is going on.
+    notes : sentences for whoever reads the results.
     """
 
     planned: int = 0
@@ -52,6 +56,7 @@ class Progress:
     elsewhere: int = 0
     phase: str = "starting"
     running: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
 
 class ServerDied(ChildProcessError):
@@ -69,6 +74,7 @@ class Pool:
     limit : seconds a run may take; None takes the tier's.
     checkpoint : seconds between checkpoints inside a run; None keeps none.
     report : called after every change of the progress.
+    attempt : which attempt at these runs this is, where another launcher starts lost ones again.
     """
 
     def __init__(
@@ -79,12 +85,14 @@ class Pool:
         limit: float | None = None,
         report: Callable[[Progress], None] = lambda progress: None,
         checkpoint: float | None = None,
+        attempt: int = 1,
     ) -> None:
-        self.checkpoint = checkpoint
+        self.checkpoint, self.before = checkpoint, attempt - 1
         self.out, self.workers, self.memory, self.limit, self.report = out, workers, memory, limit, report
         self.leases = Leases(out / ".leases")
         self.progress = Progress()
         self.attempts: dict[str, int] = {}
+        self.scoring: set[str] = set()
         self.server: subprocess.Popen[bytes] | None = None
         self.buffer = b""
 
@@ -128,6 +136,7 @@ class Pool:
         A method that costs 20% more a step gets 20% fewer steps. The ratio is
         measured once and kept in the folder, so that a resumed plan is the same,
         and the number of steps stands in each row, so that a run can be repeated.
+        A ratio that could not be measured to 3% is named in the progress's notes.
 
         Raises
         ------
@@ -141,12 +150,19 @@ class Pool:
         finally:
             self._stop_server()
             self._clear_work()
-        charged = []
+        charged, vague = [], {}
         for spec in specs:
-            if cost_key(spec) not in costs:
+            cost = costs.get(cost_key(spec))
+            if cost is None:
                 raise ServerDied(f"the step cost of {spec.method} on {spec.task} could not be measured")
-            units = max(1.0, float(int(spec.given / costs[cost_key(spec)]["cost_ratio"])))
+            units = max(1.0, float(int(spec.given / cost["cost_ratio"])))
             charged.append(replace(spec, budget=units, budget_kind="seconds"))
+            if not cost["precise"]:
+                vague[cost_key(spec)] = (
+                    f"{spec.method} on {spec.task}: a step costs {cost['cost_ratio']:.2f} of the reference's, "
+                    f"known only to {cost['cost_low']:.2f} to {cost['cost_high']:.2f}; a longer --cost narrows it"
+                )
+        self.progress.notes += vague.values()
         return charged
 
     def measure(self, specs: Sequence[RunSpec], seconds: float, itself: bool = False) -> list[dict[str, Any]]:
@@ -163,9 +179,7 @@ class Pool:
             self._start_server(specs)
             for i, spec in enumerate(specs):
                 file = self.out / "costs" / f"fresh-{os.getpid()}-{i}.json"
-                request = self._request("cost", spec, file.stem, file)
-                self._send(request | {"seconds": seconds, "itself": itself, "limit": 60 + 20 * seconds})
-                self._await_one(file.stem)
+                self._time(file.stem, spec, file, seconds=seconds, itself=itself)
                 if not file.exists():
                     raise ServerDied(f"the step cost of {spec.method} on {spec.task} could not be measured")
                 found.append(json.loads(file.read_text()))
@@ -211,21 +225,27 @@ class Pool:
             if not file.exists():
                 self.progress.running = {key: f"cost of {run.method} on {run.task}"}
                 self.report(self.progress)
-                request = self._request("cost", run, key, file) | {"seconds": seconds, "limit": 60 + 20 * seconds}
-                self._send(request)
-                self._await_one(key)
+                self._time(key, run, file, seconds=seconds)
             if file.exists():
                 costs[key] = json.loads(file.read_text())
         self.progress.running = {}
         return costs
+
+    def _time(self, key: str, spec: RunSpec, file: Path, *, seconds: float, itself: bool = False) -> None:
+        """Have one step cost measured into `file`, while no other launcher of this machine measures."""
+        request = self._request("cost", spec, key, file)
+        with _alone():
+            self._send(request | {"seconds": seconds, "itself": itself, "limit": 60 + 20 * seconds})
+            self._await_one(key)
 
     def _runs(self, todo: list[tuple[str, RunSpec]], costs: dict[str, dict[str, Any]]) -> None:
         self.progress.phase = "running"
         queue = deque(todo)
         flying: dict[str, RunSpec] = {}
         waiting: dict[str, RunSpec] = {}
+        self.scoring.clear()
         while queue or flying or waiting:
-            while queue and len(flying) < self.workers:
+            while queue and self._free(flying):
                 run_id, spec = queue.popleft()
                 if not self._done(run_id) and not self.leases.take(run_id):
                     waiting[run_id] = spec
@@ -245,6 +265,10 @@ class Pool:
                 queue.extend(waiting.items())
                 waiting.clear()
 
+    def _free(self, flying: dict[str, RunSpec]) -> bool:
+        """Whether another run may start: one that only waits for its score holds no place, within bounds."""
+        return len(flying) - len(self.scoring) < self.workers and len(flying) < 2 * self.workers
+
     def _take_events(self, flying: dict[str, RunSpec], costs: dict[str, dict[str, Any]]) -> None:
         for event in self._events(timeout=0.5):
             run_id = event.get("id")
@@ -252,23 +276,27 @@ class Pool:
                 self._restart(flying, costs)
             elif run_id not in flying:
                 continue
-            elif event["event"] == "done":
+            elif event["event"] == "trained":
+                self.scoring.add(run_id)
+            elif event["event"] == "done" or self._done(run_id):
                 del flying[run_id]
-                self._count(run_id)
+                self._count(run_id, event.get("status"))
             elif event["event"] == "lost":
                 self._retry(run_id, flying[run_id], costs, event)
 
-    def _count(self, run_id: str) -> None:
+    def _count(self, run_id: str, status: str | None = None) -> None:
         """Count a run that has its result, and let go of its lease."""
         self.leases.release(run_id)
+        self.scoring.discard(run_id)
         self.progress.done += 1
-        status = read_status(self.out, run_id)
+        status = status or read_status(self.out, run_id)
         self.progress.skipped += status == "skipped"
         self.progress.failed += status not in ("ok", "skipped")
 
     def _retry(self, run_id: str, spec: RunSpec, costs: dict[str, dict[str, Any]], event: dict[str, Any]) -> None:
         """Start a killed worker's run again, at most twice; then record the failure as its result."""
         code, log = int(event["code"]), str(event.get("log", "")).strip()
+        self.scoring.discard(run_id)
         if self.attempts[run_id] < MAX_ATTEMPTS:
             self.progress.retried += 1
             self._send_run(run_id, spec, costs)
@@ -296,14 +324,16 @@ class Pool:
     # ------------------------------------------------------------ requests
 
     def _send_run(self, run_id: str, spec: RunSpec, costs: dict[str, dict[str, Any]]) -> None:
-        self.attempts[run_id] = self.attempts.get(run_id, 0) + 1
+        self.attempts[run_id] = self.attempts.get(run_id, self.before) + 1
         request = self._request("run", spec, run_id, self._row(run_id))
         self._send(request | {"extra": self._extra(run_id, spec, costs)})
 
     def _extra(self, run_id: str, spec: RunSpec, costs: dict[str, dict[str, Any]]) -> dict[str, Any]:
         cost = costs.get(cost_key(spec), {})
-        kept = ("cost_ratio", "cost_low", "cost_high", "flops", "elementwise", "saved_bytes")
-        return {"attempts": min(self.attempts[run_id], MAX_ATTEMPTS), **{k: cost[k] for k in kept if k in cost}}
+        kept = {k: k for k in ("cost_ratio", "cost_low", "cost_high", "flops", "elementwise", "saved_bytes")}
+        kept["cost_precise"] = "precise"
+        known = {column: cost[fact] for column, fact in kept.items() if fact in cost}
+        return {"attempts": min(self.attempts[run_id], MAX_ATTEMPTS), **known}
 
     def _request(self, do: str, spec: RunSpec, key: str, target: Path) -> dict[str, Any]:
         return {
@@ -428,13 +458,17 @@ def finished_ids(out: Path) -> set[str]:
 
 
 def read_status(out: Path, run_id: str) -> str:
-    """Status of a run's result."""
+    """Status of a run's result; "damaged" for a file that cannot be read."""
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
     path = out / "runs" / f"{run_id}.parquet"
     if not path.exists():
         return "skipped"
-    return pq.ParquetFile(path).read(columns=["status"])["status"][0].as_py()
+    try:
+        return pq.ParquetFile(path).read(columns=["status"])["status"][0].as_py()
+    except (pa.ArrowException, OSError, IndexError):
+        return DAMAGED
 
 
 def row_path(out: Path, run_id: str, status: str) -> Path:
@@ -451,6 +485,21 @@ def _heavy(spec: RunSpec) -> set[str]:
     """Modules worth importing before forking: the task's own file and what it names; never a method's."""
     own = module_name(Path(spec.info.path))
     return {*spec.info.imports, *([own] if own.startswith("tasks.") else [])}
+
+
+@contextlib.contextmanager
+def _alone() -> Iterator[None]:
+    """One measurement of time at a time on this machine, as far as its cache folder is one."""
+    lock = None
+    with contextlib.suppress(OSError):
+        cache.folder().mkdir(parents=True, exist_ok=True)
+        lock = open(cache.folder() / "timing.lock", "a")  # noqa: SIM115 (held for the measurement)
+        fcntl.flock(lock, fcntl.LOCK_EX)
+    try:
+        yield
+    finally:
+        if lock:
+            lock.close()
 
 
 def _alive(pid: str) -> bool:

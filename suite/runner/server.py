@@ -4,77 +4,127 @@ It speaks JSON lines: requests on standard input, events on standard output.
 It computes nothing itself. It holds each run's wall-clock and memory limit,
 kills the whole process group of a run that passes one, and ends with every
 child when its standard input closes, so that a killed launcher leaves no
-process behind. Scoring happens in a fork of its own after the training
-process is gone.
+process behind. Scoring happens in other processes after the training process
+is gone.
 """
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
+import functools
+import gc
 import importlib
 import json
 import os
-import resource
 import select
 import shutil
 import signal
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from suite.runner.spec import RunSpec
+from suite.runner.worker import fork, many_scorings, one_job
 
-POLL_SECONDS = 0.005
+WATCH_SECONDS = 0.05  # between looks at limits
 SCORE_LIMIT = 120.0
-WARM = ("suite.runner.cost", "suite.runner.execute", "suite.train.supervised", "suite.store.files")
-LOG_LIMIT = 512 * 2**20  # largest file a run may write, bytes
+SCORINGS = 64  # a scoring process ends after so many, and with it whatever they have left in memory
+WARM = (
+    "suite.data",
+    "suite.portrait",
+    "suite.runner.cost",
+    "suite.runner.execute",
+    "suite.runner.pool",
+    "suite.store.files",
+    "suite.train.supervised",
+)
 
 
 @dataclass
-class Child:
-    """One forked process: a run in training, a run in scoring, or a cost measurement."""
+class Job:
+    """What a process is at: a run in training, a cost measurement, or a run in scoring."""
 
     kind: str
     request: dict[str, Any]
-    folder: Path
-    deadline: float
-    memory: int
+    limit: float
     verdict: str = ""
-    checked: float = field(default_factory=time.monotonic)
+    started: float = field(default_factory=time.monotonic)
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.request["folder"])
+
+
+@dataclass
+class Worker:
+    """A forked process.
+
+    Attributes
+    ----------
+    pid : its process and group.
+    pipe : takes its requests.
+    reply : gives its answers; -1 for a process that does one job and ends.
+    job : what it is at; None while it waits.
+    jobs : how many it has been given.
+    """
+
+    pid: int
+    pipe: int
+    reply: int = -1
+    job: Job | None = None
+    jobs: int = 0
+    buffer: bytes = b""
+
+    @property
+    def descriptors(self) -> list[int]:
+        return [self.pipe, *([self.reply] if self.reply >= 0 else [])]
 
 
 class Server:
     def __init__(self) -> None:
-        self.children: dict[int, Child] = {}
+        self.workers: dict[int, Worker] = {}
         self.buffer = b""
         self.open = True
+        self.wake, self.bell = os.pipe()  # the end of a child rings
+        for end in (self.wake, self.bell):
+            os.set_blocking(end, False)
 
     def serve(self) -> None:
         """Serve requests until standard input closes."""
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.set_wakeup_fd(self.bell, warn_on_full_buffer=False)
         self._say("ready")
         try:
-            while self.open or self.children:
-                self._requests()
+            while self.open:
+                self._wait()
                 self._reap()
                 self._limits()
-                if not self.open:
-                    break
         finally:
-            for pid in list(self.children):
+            for pid in self.workers:
                 _kill_group(pid)
 
     def _say(self, event: str, **facts: Any) -> None:
         sys.stdout.write(json.dumps({"event": event, **facts}) + "\n")
         sys.stdout.flush()
 
+    def _wait(self) -> None:
+        """Until there is a request, an answer, an ended child, or limits to look at; take what there is."""
+        scorers = {w.reply: w for w in self.workers.values() if w.reply >= 0}
+        patience = WATCH_SECONDS if any(w.job for w in self.workers.values()) else 1.0
+        ready, _, _ = select.select([0, self.wake, *scorers], [], [], patience)
+        if self.wake in ready:
+            with contextlib.suppress(BlockingIOError):
+                os.read(self.wake, 4096)
+        for reply in ready:
+            if reply in scorers:
+                self._answer(scorers[reply])
+        if 0 in ready:
+            self._requests()
+
     def _requests(self) -> None:
-        ready, _, _ = select.select([0], [], [], POLL_SECONDS if self.children else 0.2)
-        if not ready:
-            return
         data = os.read(0, 1 << 20)
         if not data:
             self.open = False
@@ -86,144 +136,129 @@ class Server:
     def _start(self, request: dict[str, Any]) -> None:
         kind = request["do"]
         if kind == "import":
-            for name in request["modules"]:
-                with contextlib.suppress(ImportError):
-                    importlib.import_module(name)
-            return
-        if kind == "fail":
-            self._fork("score", request, lambda: _write_failure(request), SCORE_LIMIT)
-            return
-        folder = Path(request["folder"])
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-        work = {"run": _train, "cost": _cost}[kind]
-        self._fork(kind, request, lambda: work(request), request["limit"])
+            self._import(request["modules"])
+        elif kind == "fail":
+            self._score(request)
+        else:
+            folder = Path(request["folder"])
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir(parents=True)
+            self._give(self._idle(scorer=False), Job(kind, request, request["limit"]))
+            if kind == "run":
+                _remember(request["spec"])
+                self._idle(scorer=False)  # the next run finds its process forked
 
-    def _fork(self, kind: str, request: dict[str, Any], work: Callable[[], None], limit: float) -> None:
-        folder = Path(request["folder"])
-        memory = int(request.get("memory", 0))
-        pid = os.fork()
-        if pid == 0:
-            code = 1
-            try:
-                _become_worker(folder, memory, cpu=not str(request.get("device", "cpu")).startswith("cuda"))
-                work()
-                code = 0
-            except BaseException:
-                import traceback
+    def _import(self, modules: Iterable[str]) -> None:
+        for name in modules:
+            with contextlib.suppress(ImportError):
+                importlib.import_module(name)
+        gc.collect()
+        gc.freeze()  # a collection in a forked process would copy every page that holds an object
+        for worker in [w for w in self.workers.values() if not w.job]:  # forked without them
+            self._end(worker)
 
-                traceback.print_exc()
-            finally:
-                sys.stdout.flush()
-                sys.stderr.flush()
-                os._exit(code)
-        with contextlib.suppress(OSError):
-            os.setpgid(pid, pid)
-        self.children[pid] = Child(kind, request, folder, time.monotonic() + limit, memory)
-        if kind != "score":
-            self._say("started", id=request["id"], pid=pid)
+    # ------------------------------------------------------------ processes
+
+    def _idle(self, scorer: bool) -> Worker:
+        """A process that waits for work, forked when there is none."""
+        for worker in self.workers.values():
+            if worker.job is None and (worker.reply >= 0) is scorer:
+                return worker
+        take, give = os.pipe()
+        answers, reply = os.pipe() if scorer else (-1, -1)
+        serve = functools.partial(many_scorings, take, reply) if scorer else functools.partial(one_job, take)
+        mine = [self.wake, self.bell, give, *([answers] if scorer else [])]
+        pid = fork(serve, [*mine, *(d for w in self.workers.values() for d in w.descriptors)])
+        os.close(take)
+        if scorer:
+            os.close(reply)
+        self.workers[pid] = Worker(pid, give, answers)
+        return self.workers[pid]
+
+    def _give(self, worker: Worker, job: Job) -> None:
+        worker.job = job
+        worker.jobs += 1
+        with contextlib.suppress(BrokenPipeError):  # killed while it waited: its end is a lost job
+            os.write(worker.pipe, json.dumps(job.request).encode() + b"\n")
+
+    def _score(self, request: dict[str, Any]) -> None:
+        self._give(self._idle(scorer=True), Job("score", request, SCORE_LIMIT))
+
+    def _answer(self, worker: Worker) -> None:
+        """Take what a scoring process answers."""
+        worker.buffer += os.read(worker.reply, 1 << 16)
+        line, newline, rest = worker.buffer.partition(b"\n")
+        if newline and worker.job:
+            job, worker.job, worker.buffer = worker.job, None, rest
+            if worker.jobs >= SCORINGS:
+                self._end(worker)
+            self._scored(job, json.loads(line))
+
+    def _end(self, worker: Worker) -> None:
+        del self.workers[worker.pid]
+        _kill_group(worker.pid)
+        os.waitpid(worker.pid, 0)
+        for descriptor in worker.descriptors:
+            os.close(descriptor)
 
     def _reap(self) -> None:
-        while self.children:
+        while self.workers:
             pid, status = os.waitpid(-1, os.WNOHANG)
             if pid == 0:
                 return
-            child = self.children.pop(pid, None)
-            if child is not None:
-                with contextlib.suppress(ProcessLookupError, PermissionError):
-                    os.killpg(pid, signal.SIGKILL)  # whatever the run left behind
-                self._finished(child, os.waitstatus_to_exitcode(status))
+            worker = self.workers.pop(pid, None)
+            if worker is None:
+                continue
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(pid, signal.SIGKILL)  # whatever the run left behind
+            for descriptor in worker.descriptors:
+                os.close(descriptor)
+            if worker.job:
+                self._finished(worker.job, os.waitstatus_to_exitcode(status))
 
-    def _finished(self, child: Child, code: int) -> None:
+    # ------------------------------------------------------------ ends of jobs
+
+    def _finished(self, job: Job, code: int) -> None:
+        """What follows the end of the process that had the job."""
         from suite.runner.execute import OUTCOME
 
-        request = child.request
-        if child.kind == "run" and not child.verdict and (child.folder / OUTCOME).exists():
-            self._fork("score", request, lambda: _settle(request), SCORE_LIMIT)
-        elif child.kind == "run" and child.verdict:
-            request |= {"status": child.verdict.split(":")[0], "message": child.verdict.partition(": ")[2]}
-            self._fork("score", request, lambda: _write_failure(request), SCORE_LIMIT)
-        elif code == 0 and child.kind != "run":
+        request = job.request
+        if job.kind == "run" and (job.verdict or (job.folder / OUTCOME).exists()):
+            if job.verdict:
+                status, _, message = job.verdict.partition(": ")
+                request |= {"do": "fail", "status": status, "message": message}
+            self._say("trained", id=request["id"])
+            self._score(request)
+        elif job.kind == "cost" and code == 0:
             self._say("done", id=request["id"])
         else:
-            tail = _tail(child.folder / "log")
-            self._say("lost", id=request["id"], kind=child.kind, code=code, log=tail)
+            self._say("lost", id=request["id"], code=code, log=_tail(job.folder / "log"))
+
+    def _scored(self, job: Job, answer: dict[str, Any]) -> None:
+        if "status" in answer:
+            self._say("done", id=job.request["id"], status=answer["status"])
+        else:
+            self._say("lost", id=job.request["id"], code=1, log=answer["log"])
 
     def _limits(self) -> None:
         now = time.monotonic()
-        for pid, child in self.children.items():
-            if child.verdict:
+        for pid, worker in self.workers.items():
+            job = worker.job
+            if job is None or job.verdict:
                 continue
-            if now > child.deadline:
-                child.verdict = f"timeout: passed its wall-clock limit of {child.request.get('limit', SCORE_LIMIT):g} s"
+            memory = int(job.request.get("memory", 0))
+            if now > job.started + job.limit:
+                job.verdict = f"timeout: passed its wall-clock limit of {job.limit:g} s"
+            elif memory and (used := _resident(pid)) > memory:
+                job.verdict = f"oom: used {used / 2**20:.0f} MiB, its limit is {memory / 2**20:.0f} MiB"
+            if job.verdict:
                 _kill_group(pid)
-            elif child.memory and now - child.checked > 0.05:
-                child.checked = now
-                used = _resident(pid)
-                if used > child.memory:
-                    child.verdict = f"oom: used {used / 2**20:.0f} MiB, its limit is {child.memory / 2**20:.0f} MiB"
-                    _kill_group(pid)
 
 
-def _become_worker(folder: Path, memory: int, cpu: bool) -> None:
-    """A process group of its own, output to the run's log, limits set."""
-    os.setpgid(0, 0)
-    if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: die with the server
-    null = os.open(os.devnull, os.O_RDONLY)
-    log = os.open(folder / "log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
-    os.dup2(null, 0)
-    os.dup2(log, 1)
-    os.dup2(log, 2)
-    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (LOG_LIMIT, LOG_LIMIT))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    if memory and cpu and sys.platform == "linux":
-        data = int(Path("/proc/self/statm").read_text().split()[5]) * os.sysconf("SC_PAGE_SIZE")
-        ceiling = memory + data  # a single request for too much is refused before the parent has to kill
-        resource.setrlimit(resource.RLIMIT_DATA, (ceiling, ceiling))
-
-
-def _train(request: Mapping[str, Any]) -> None:
-    from suite.runner.execute import execute
-
-    kept = (Path(request["checkpoint"]), float(request["every"])) if request.get("checkpoint") else None
-    execute(RunSpec.from_json(request["spec"]), Path(request["folder"]), kept)
-
-
-def _cost(request: Mapping[str, Any]) -> None:
-    from suite.runner.cost import measure
-    from suite.store.files import write_bytes
-
-    cost = measure(RunSpec.from_json(request["spec"]), request["seconds"], itself=request.get("itself", False))
-    write_bytes(Path(request["row"]), json.dumps(cost, sort_keys=True).encode())
-
-
-def _settle(request: Mapping[str, Any]) -> None:
-    from suite.runner.execute import settle
-
-    _store(request, settle(RunSpec.from_json(request["spec"]), Path(request["folder"]), request["extra"]))
-
-
-def _write_failure(request: Mapping[str, Any]) -> None:
-    from suite.runner.execute import failed_row
-
-    spec = RunSpec.from_json(request["spec"])
-    _store(request, failed_row(spec, request["status"], request["message"], request["extra"]))
-
-
-def _store(request: Mapping[str, Any], row: Mapping[str, Any]) -> None:
-    """Write a run's row; a skipped run's goes to a name of its own, so that a later plan tries it again."""
-    from suite.runner.pool import row_path
-    from suite.store.files import write_rows
-
-    out = Path(request["row"]).parent.parent
-    write_rows(row_path(out, row["run_id"], row["status"]), [row])
-    if row["status"] != "skipped":
-        row_path(out, row["run_id"], "skipped").unlink(missing_ok=True)
-    if request.get("checkpoint"):
-        Path(request["checkpoint"]).unlink(missing_ok=True)
-    shutil.rmtree(request["folder"], ignore_errors=True)
+def _remember(spec: str) -> None:
+    """Compute the hashes of a run's sources once here, where every process forked later has them."""
+    with contextlib.suppress(Exception):  # the run itself reports what is wrong with it
+        RunSpec.from_json(spec).run_id  # noqa: B018
 
 
 def _kill_group(pid: int) -> None:
@@ -258,12 +293,17 @@ def _warm() -> None:
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True, warn_only=True)  # its first call imports a second's worth of modules
     from suite.fingerprint import commit, engine_hash, environment
-    from suite.registry import registry
+    from suite.registry import packages, registry
     from suite.store.files import table_bytes
 
     table_bytes([])  # pyarrow imports pandas at its first table
-    for known in (registry, environment, engine_hash, commit):
+    for known in (registry, packages, environment, engine_hash, commit):
         known()
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.0)
+    optimizer.zero_grad()
+    optimizer.step()  # an optimizer's first step imports the compiler
+    gc.collect()
+    gc.freeze()
 
 
 def main() -> None:

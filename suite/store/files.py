@@ -19,8 +19,12 @@ class StoreError(OSError):
     """A results folder that cannot be read or written; the message says what to do."""
 
 
-def write_bytes(path: Path, data: bytes) -> None:
+def write_bytes(path: Path, data: bytes, durable: bool = True) -> None:
     """Write a file whole or not at all: temporary name, fsync, rename.
+
+    Parameters
+    ----------
+    durable : False leaves the fsync out, for a file that need not outlive a loss of power.
 
     Raises
     ------
@@ -31,8 +35,9 @@ def write_bytes(path: Path, data: bytes) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(temporary, "wb") as file:
             file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
         with contextlib.suppress(OSError):

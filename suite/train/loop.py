@@ -148,15 +148,18 @@ class Trainer:
             self._evaluate(history, math.nan)
         marks = [self.budget * (i + 1) / evals for i in range(evals)]
         marks = [m for m in marks if m > workload.spent] or [math.inf]
-        losses, count = torch.zeros((), dtype=torch.float64), 0
+        losses: list[Tensor] = []
+        total, count = 0.0, 0
         _synchronize(workload)
         started = time.perf_counter()
         while workload.spent < self.budget:
-            losses = losses + self.step().double()
-            count += 1
+            losses.append(self.step())
             due = workload.spent >= marks[0]
-            if due or count % CHECK_EVERY == 0:
-                total = losses.item()
+            if due or len(losses) == CHECK_EVERY:
+                for loss in torch.stack(losses).flatten().tolist():
+                    total += loss  # one after the other: the sum's last bit is part of the curve
+                count += len(losses)
+                losses.clear()
                 if not math.isfinite(total):
                     history.train_seconds += time.perf_counter() - started
                     history.diverged = f"training loss is not finite at step {workload.steps}"
@@ -165,7 +168,7 @@ class Trainer:
                 history.train_seconds += time.perf_counter() - started
                 marks = [m for m in marks if m > workload.spent] or [math.inf]
                 self._evaluate(history, total / count)
-                losses, count = torch.zeros((), dtype=torch.float64), 0
+                total, count = 0.0, 0
                 if checkpoint is not None and checkpoint.due():
                     checkpoint.save(self.state_dict(history))
                 started = time.perf_counter()
