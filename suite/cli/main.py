@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from suite.cli import board, check, data, gate, listing, new, results, run, tune
+from suite.cli import board, check, compare, data, gate, listing, new, results, run, tune
 from suite.registry import RegistryError, add_entry_file
 
 app = typer.Typer(
@@ -39,6 +39,7 @@ app.command("methods")(listing.methods)
 app.command("show")(listing.show)
 app.command("run")(run.run)
 app.command("run-one")(run.run_one)
+app.command("compare")(compare.compare)
 app.command("tune")(tune.tune)
 app.command("reference")(tune.reference)
 app.add_typer(results.app, name="results")

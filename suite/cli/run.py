@@ -248,7 +248,7 @@ def _finish(progress: Progress, out: Path, seconds: float, json: bool, planned: 
         print_json({**facts, "stopped": stopped, "seconds": round(seconds, 1), "out": str(out)})
     else:
         sys.stdout.write(f"{describe(progress)} in {seconds:.0f} s; results in {out}\n")
-        for reason in _reasons(out, planned) if progress.failed or progress.skipped else []:
+        for reason in reasons(out, planned) if progress.failed or progress.skipped else []:
             sys.stdout.write(f"  {reason}\n")
         if stopped:
             sys.stdout.write("stopped: the same command goes on where this one ended\n")
@@ -260,8 +260,8 @@ def _finish(progress: Progress, out: Path, seconds: float, json: bool, planned: 
         raise typer.Exit(EXIT_FAILED)
 
 
-def _reasons(out: Path, planned: set[str]) -> list[str]:
-    """Each distinct reason once a task, with the runs it took."""
+def reasons(out: Path, planned: set[str]) -> list[str]:
+    """Why planned runs did not finish: each distinct reason once a task, with the runs it took."""
     from collections import Counter
 
     from suite.store.files import read
