@@ -265,10 +265,18 @@ def _overall(
     else:
         strict = [_task_claim(board, i, j, t, kind, alpha / max(len(tested), 1), margins)["verdict"] for t in tasks]
         verdict = "opposite" if "opposite" in strict else _on_every(row["verdict"] for row in tested)
-        pooled = pooled._replace(verdict=verdict, p=max((r["p"] for r in tested), default=math.nan))
+        p = max((row["p"] for row in tested), default=math.nan)
+        pooled = pooled._replace(verdict=verdict, p=p, detectable=max(map(_in_margins, tested), default=math.inf))
     verdict = _not_the_one_that_failed(pooled.verdict, failed, tries, kind)
     row = {"task": ALL, **pooled._asdict(), "margin": math.nan, "failed_a": failed[0], "failed_b": failed[1]}
     return {**row, "verdict": verdict, "sign": pooled.difference, "plain_p": pooled.p}
+
+
+def _in_margins(row: Mapping[str, Any]) -> float:
+    """Smallest margin that a task's runs show, in margins of the claim."""
+    if row["detectable"] == 0:
+        return 0.0
+    return float(row["detectable"] / row["margin"]) if row["margin"] > 0 else math.inf
 
 
 def _on_every(verdicts: Iterable[ClaimVerdict]) -> ClaimVerdict:
