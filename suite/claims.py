@@ -37,9 +37,9 @@ from suite.recipe import REFERENCE
 from suite.registry import Method, RegistryError, TaskInfo, registry
 
 if TYPE_CHECKING:
-    import pandas as pd
     import pyarrow as pa
 
+    from suite.stats import Board
     from suite.stats.claims import ClaimVerdict, Kind
 
 LEDGER = "claims.toml"
@@ -347,22 +347,24 @@ def judge(claims: Iterable[Claim], table: pa.Table) -> list[Judged]:
     return [_judged(claim, rows) for claim in wanted]
 
 
-def _judged(claim: Claim, rows: _Rows) -> Judged:
-    from suite.stats.claims import ALL, claim_table
+def _judged(claim: Claim, stored: _Rows) -> Judged:
+    from suite.stats.claims import ALL, claim_rows
 
     if claim.reason:
         return Judged(claim, TaskVerdict(ALL, "not tested"), why=claim.reason)
-    runs = [run for task in claim.tasks for side, arm in claim.arms.items() for run in rows.of(claim, task, side, arm)]
+    runs = [
+        run for task in claim.tasks for side, arm in claim.arms.items() for run in stored.of(claim, task, side, arm)
+    ]
     there = {task for task in claim.tasks if {r.side for r in runs if r.task == task} == {"A", "B"}}
     absent = {task: TaskVerdict(task, "not tested") for task in claim.tasks}
     if not there:
         return Judged(claim, TaskVerdict(ALL, "not tested"), tuple(absent.values()), tuple(runs), _NO_RUNS)
     kinds: dict[str, Kind] = {"equal": "equal", "A no worse": "no worse"}
     first, second = ("B", "A") if claim.direction == "B better" else ("A", "B")
-    frame = _frame(claim, [r for r in runs if r.task in there])
+    board = _board(claim, [r for r in runs if r.task in there])
     kind = kinds.get(claim.direction, "better")
-    table = claim_table(frame, first, second, kind=kind, margins=_margins(claim) if kind != "better" else None)
-    found = {row["task"]: _task_verdict(row, first) for row in table.to_dict("records")}
+    rows = claim_rows(board, first, second, kind=kind, margins=_margins(claim) if kind != "better" else None)
+    found = {row["task"]: _task_verdict(row, first) for row in rows}
     why = "fewer than two pairs of seeds" if found[ALL].word == "not tested" else ""
     return Judged(claim, found[ALL], tuple((absent | found)[t] for t in claim.tasks), tuple(runs), why)
 
@@ -377,13 +379,20 @@ def _task_verdict(row: Mapping[str, Any], first: str) -> TaskVerdict:
     return TaskVerdict(row["task"], row["verdict"], difference, low, high, *rest)
 
 
-def _frame(claim: Claim, runs: Sequence[ClaimRun]) -> pd.DataFrame:
+def _board(claim: Claim, runs: Sequence[ClaimRun]) -> Board:
     """Runs as `suite.stats` takes them, the sides as methods."""
-    import pandas as pd
+    import numpy as np
 
-    infos = {task: registry().task(task) for task in claim.tasks}
-    rows = [(r.task, r.side, r.seed, r.status, r.score, _direction(claim, infos[r.task])) for r in runs]
-    return pd.DataFrame(rows, columns=["task", "method", "seed", "status", "score", "direction"])
+    from suite.stats import Board, Cells
+
+    tasks, seeds = sorted({r.task for r in runs}), sorted({r.seed for r in runs})
+    utility = np.full((2, len(tasks), len(seeds)), np.nan)
+    failed = np.zeros(utility.shape, dtype=bool)
+    for r in runs:
+        place = "AB".index(r.side), tasks.index(r.task), seeds.index(r.seed)
+        sign = 1.0 if _direction(claim, registry().task(r.task)) == "max" else -1.0
+        utility[place], failed[place] = sign * r.score, r.status != "ok"
+    return Board(Cells(("A", "B"), tuple(tasks), ("",) * len(tasks), np.array(seeds), utility, failed))
 
 
 def _direction(claim: Claim, task: TaskInfo) -> str:
@@ -417,8 +426,9 @@ class _Rows:
         columns += ["method", "method_hash", "set_hp", "budget", "seed", "status", "score", "metrics"]
         self.cells: dict[tuple[str, str, str, str], list[dict[str, Any]]] = {}
         for row in table.select(columns).filter(mine).to_pylist():
-            key = row["tier"], row["task"], row["method"], _settings(json.loads(row["set_hp"] or "{}"))
-            self.cells.setdefault(key, []).append(row)
+            if (settings := _stated(row["set_hp"])) is not None:
+                key = row["tier"], row["task"], row["method"], _settings(settings)
+                self.cells.setdefault(key, []).append(row)
 
     def of(self, claim: Claim, task: str, side: str, arm: Arm) -> list[ClaimRun]:
         """One run a seed of an arm's latest code on a task, by seed; those that were skipped left out."""
@@ -444,6 +454,15 @@ def _strings(values: Sequence[str]) -> pa.Array:
     import pyarrow as pa
 
     return pa.array(values, pa.string())
+
+
+def _stated(text: str | None) -> dict[str, Any] | None:
+    """The hyper-parameters that a row states (JSON); None where they cannot be read, as the board says of that row."""
+    try:
+        found = json.loads(text or "{}")
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) else None
 
 
 def _settings(hp: Mapping[str, Any]) -> str:

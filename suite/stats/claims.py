@@ -28,6 +28,7 @@ ClaimVerdict = Literal["holds", "does not separate", "opposite", "not tested"]
 Kind = Literal["better", "equal", "no worse"]
 ALL = "all"  # the row over all tasks of a claim's table
 _SMALLEST_P = 1e-15
+_INNER = ("sign", "plain_p")  # of a row: which side is better, and p before any correction
 
 
 class Claim(NamedTuple):
@@ -182,15 +183,29 @@ def claim_table(
     -------
     DataFrame with columns task, verdict, difference, low, high (the task's
     unit, + is better; on row "all" standard deviations), n (pairs; on row "all"
-    tasks), p (Holm within the tasks for "better"), detectable, margin (nan for
-    "better"), failed_a, failed_b. The interval is the task's own, uncorrected.
+    tasks), p (Holm within the tasks for "better"), detectable (of claims with
+    margins, on row "all", in margins), margin (nan for "better"), failed_a,
+    failed_b. The interval is the task's own, uncorrected.
     """
-    board = as_board(runs)
+    return pd.DataFrame(claim_rows(as_board(runs), a, b, tasks, alpha, kind=kind, margins=margins))
+
+
+def claim_rows(
+    board: Board,
+    a: str,
+    b: str,
+    tasks: Sequence[str] | None = None,
+    alpha: float = 0.05,
+    *,
+    kind: Kind = "better",
+    margins: Mapping[str, float] | None = None,
+) -> list[dict[str, Any]]:
+    """The rows of `claim_table` without a frame around them: a page has a hundred such tables."""
     i, j = (_index(board, name) for name in (a, b))
     wanted = [t for t, name in enumerate(board.cells.tasks) if tasks is None or name in tasks]
     rows = [_task_claim(board, i, j, t, kind, alpha, margins or {}) for t in wanted]
     rows.append(_overall(board, i, j, wanted, rows, kind, alpha, margins or {}))
-    return pd.DataFrame(rows).drop(columns=["sign", "plain_p"])
+    return [{key: value for key, value in row.items() if key not in _INNER} for row in rows]
 
 
 def _index(board: Board, name: str) -> int:
