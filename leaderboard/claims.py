@@ -18,6 +18,7 @@ from suite.stats import Interval
 
 PAGE = "claims.html"
 ORDER = ("holds", "opposite", "does not separate", "not tested")
+PLURAL = {"holds": "hold", "opposite": "come out opposite", "does not separate": "do not separate"}
 CLASSES = {"holds": "better", "opposite": "worse", "does not separate": "tied", "not tested": "none"}
 
 
@@ -57,7 +58,7 @@ class Claims:
     @property
     def summary(self) -> str:
         """Counts of the verdicts, in words."""
-        words = [f"{self.counts[word]} {word}" for word in ORDER if self.counts[word]]
+        words = [f"{self.counts[word]} {many}" for word, many in PLURAL.items() if self.counts[word]]
         return ", ".join(words) or "no comparison has its runs yet"
 
     @cached_property

@@ -28,6 +28,7 @@ ClaimVerdict = Literal["holds", "does not separate", "opposite", "not tested"]
 Kind = Literal["better", "equal", "no worse"]
 ALL = "all"  # the row over all tasks of a claim's table
 _SMALLEST_P = 1e-15
+_TURNED: dict[ClaimVerdict, ClaimVerdict] = {"holds": "opposite", "opposite": "holds"}
 _INNER = ("sign", "plain_p")  # of a row: which side is better, and p before any correction
 
 
@@ -168,6 +169,7 @@ def claim_table(
     there (pooled with that of `a`), averaged, with the seeds' t-interval. Where
     failures decided a task it has no such difference, and the verdict on all is
     Stouffer's: the mean over tasks of z = sign Phi^-1(1 - p / 2), times sqrt(tasks).
+    A whole that one of its tasks contradicts does not separate.
 
     "equal" and "no worse": each task at `alpha` by itself, within its margin.
     On all tasks the claim holds when it holds on every tested one (an
@@ -277,6 +279,8 @@ def _overall(
             row["verdict"] = _words(p < alpha, row["sign"]) if row["verdict"] != "does not separate" else row["verdict"]
         if any(row["n"] < 2 for row in tested):
             pooled = _stouffer(tested, pooled, alpha)
+        if _TURNED.get(pooled.verdict) in [row["verdict"] for row in tested]:
+            pooled = pooled._replace(verdict="does not separate")
     else:
         strict = [_task_claim(board, i, j, t, kind, alpha / max(len(tested), 1), margins)["verdict"] for t in tasks]
         verdict = "opposite" if "opposite" in strict else _on_every(row["verdict"] for row in tested)

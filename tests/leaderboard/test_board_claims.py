@@ -109,7 +109,7 @@ def test_what_is_not_tested_says_why(files: dict[str, bytes]) -> None:
     assert found["open"].endswith("shapes-vit no runs of both sides yet")
     assert "No task waits <script>" in found["never"]
     page = pages_of(files)["claims.html"].text
-    assert "4 claims of papers. 3 comparisons with runs: 3 holds. 1 comparison waits for runs; 1 claim no task" in page
+    assert "4 claims of papers. 3 comparisons with runs: 3 hold. 1 comparison waits for runs; 1 claim no task" in page
 
 
 def test_every_run_behind_a_verdict_is_linked(files: dict[str, bytes]) -> None:
@@ -130,7 +130,7 @@ def test_every_run_behind_a_verdict_is_linked(files: dict[str, bytes]) -> None:
 def test_index_and_method_pages_lead_to_the_claims(files: dict[str, bytes]) -> None:
     found = pages_of(files)
     assert "claims.html" in found["index.html"].links
-    assert "What 4 claims of papers come to at equal budgets: 3 holds" in found["index.html"].text
+    assert "What 4 claims of papers come to at equal budgets: 3 hold" in found["index.html"].text
     assert {"../claims.html#sure", "../claims.html#stable"} <= set(found["method/mish.html"].links)
     assert "../claims.html#sure" in found["method/relu.html"].links
     assert not any("claims.html#" in link for link in found["method/reference.html"].links)
@@ -138,7 +138,7 @@ def test_index_and_method_pages_lead_to_the_claims(files: dict[str, bytes]) -> N
 
 def test_markdown_has_the_verdicts(files: dict[str, bytes]) -> None:
     text = files["LEADERBOARD.md"].decode()
-    assert "4 claims of papers: 3 holds." in text
+    assert "4 claims of papers: 3 hold." in text
     assert re.search(r"^\| stable \| mish better than gelu \| holds \| by failures \|$", text, re.M)
 
 

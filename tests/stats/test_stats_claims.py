@@ -118,6 +118,18 @@ def test_the_arm_that_failed_more_often_is_not_called_better(runs_of):
     assert even["verdict"].tolist() == ["holds", "holds"]
 
 
+def test_a_whole_that_a_task_contradicts_does_not_separate(runs_of):
+    base = [1.0, 1.2, 0.9, 1.1, 1.05]
+    scores = {f"t{i}": {"a": [x - 0.5 for x in base], "b": base} for i in range(3)}
+    runs = runs_of(scores | {"odd": {"a": [x + 0.2 for x in base], "b": base}})
+    table = claim_table(runs, "a", "b").set_index("task")
+    assert table["verdict"].to_dict() == {
+        "odd": "opposite", "t0": "holds", "t1": "holds", "t2": "holds", "all": "does not separate",
+    }  # fmt: skip
+    assert table.loc["all", "low"] > 0  # the interval is shown as it is
+    assert claim_table(runs, "a", "b", ["t0", "t1", "t2"])["verdict"].tolist() == ["holds"] * 4
+
+
 # ---------------------------------------------------------------- margins
 
 
