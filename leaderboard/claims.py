@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -104,7 +105,7 @@ def effect(verdict: TaskVerdict) -> Interval:
 def effect_text(verdict: TaskVerdict) -> tuple[str, str]:
     """(difference, interval) as text; "" where failures left nothing to compare."""
     found = effect(verdict)
-    if verdict.low != verdict.low:
+    if math.isnan(verdict.low):
         return "", ""
     return gain_text(found), "identical runs" if found.low == found.high == 0 else bounds_text(found, sign=True)
 
@@ -115,12 +116,20 @@ def failed_text(verdict: TaskVerdict) -> str:
 
 
 def could_see(judged: Judged) -> str:
-    """What the runs of a comparison that does not separate could have shown."""
+    """Why a comparison does not separate: what its runs could have shown, or what stands against their mean."""
     total = judged.total
-    if judged.word != "does not separate" or not total.detectable < float("inf"):
+    if judged.word != "does not separate":
+        return ""
+    better = judged.claim.direction.endswith("better")
+    if better and (total.low > 0 or total.high < 0):
+        words = {task.word for task in judged.tasks}
+        return (
+            "its tasks contradict each other" if {"holds", "opposite"} & words else "the better side failed more often"
+        )
+    if not total.detectable < math.inf:
         return ""
     size = number(total.detectable, 2)
-    if judged.claim.direction.endswith("better"):
+    if better:
         return f"a true difference of {size} sd would show (80% power)"
     return f"these runs show a margin of {size} noise sd, 1 is wanted"
 
