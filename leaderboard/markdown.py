@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from leaderboard.changes import EQUAL, Change, score, summary
+from leaderboard.claims import Claims, effect_text
 from leaderboard.model import Cell, Sheet
 from leaderboard.standings import Estimate, Overview, SlotTable, Standing
 from leaderboard.text import (
@@ -37,8 +38,8 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]], align: str = "") -
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
 
 
-def leaderboard(overviews: Iterable[Overview]) -> str:
-    """The index as Markdown."""
+def leaderboard(overviews: Iterable[Overview], claims: Claims) -> str:
+    """The index and the tested claims as Markdown."""
     parts = [
         "# Leaderboard\n",
         "Each method fills one slot of a frozen reference recipe and trains with the same budget, initial weights and "
@@ -55,7 +56,21 @@ def leaderboard(overviews: Iterable[Overview]) -> str:
         )
         for found in view.tables:
             parts += [f"### {escape(slot_words(found.slot).title)}\n", _slot(found)]
+    parts.append(_claims(claims))
     return "\n".join(parts)
+
+
+def _claims(claims: Claims) -> str:
+    """Counts of the claims, and the verdicts of those with runs."""
+    text = f"## Claims\n\n{plural(claims.catalogue, 'claim')} of papers: {escape(claims.summary)}.\n"
+    if not claims.tested:
+        return text
+    rows = []
+    for found in claims.tested:
+        value, bounds = effect_text(found.total)
+        effect = f"{value} ({bounds})" if value else "by failures"
+        rows.append([escape(found.claim.id), escape(found.claim.prediction), found.word, effect])
+    return text + "\n" + table(["claim", "predicted", "verdict", "A - B, seed sd"], rows, "lllr")
 
 
 def _slot(found: SlotTable) -> str:

@@ -19,12 +19,15 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 from markupsafe import Markup
 
 from leaderboard import changes as comparison
+from leaderboard import claims as stated
 from leaderboard import coverage as covered
 from leaderboard import downloads, figures, markdown, text
 from leaderboard.aggregates import Aggregates, aggregates, describe, legend, pairing
+from leaderboard.claims import Claims
 from leaderboard.model import NOT_RUN, Board, Cell, Run, Sheet, Slice, build, entry_of
 from leaderboard.prose import inline, typeset
 from leaderboard.standings import Estimate, Overview, families, overviews
+from suite.claims import ClaimRun
 from suite.recipe import REFERENCE
 from suite.registry import registry
 from suite.space import describe as describe_space
@@ -45,7 +48,8 @@ def pages(read: Read) -> Iterator[tuple[str, bytes]]:
     views = overviews(board)
     main = [v for v in views if v.slice.main and not v.family]
     failures = [r for r in board.runs if r.failed]
-    shared = {"board": board, "failed_runs": len(failures), "data": _data(board)}
+    claims = stated.claims(board, read.table)
+    shared = {"board": board, "failed_runs": len(failures), "data": _data(board), "claims": claims}
 
     def page(path: str, template: str, **values: Any) -> tuple[str, bytes]:
         root = "../" * path.count("/")
@@ -63,9 +67,10 @@ def pages(read: Read) -> Iterator[tuple[str, bytes]]:
         yield page(method_path(method), "method.html", **_method(board, method))
     yield page("aggregates.html", "aggregates.html", groups=_aggregates(main))
     skipped = [r for r in board.runs if r.status == NOT_RUN]
+    yield page(stated.PAGE, "claims.html")
     yield page("failures.html", "failures.html", failures=failures, skipped=skipped)
     yield page("coverage.html", "coverage.html", **_coverage(board))
-    yield "LEADERBOARD.md", markdown.leaderboard(main).encode()
+    yield "LEADERBOARD.md", markdown.leaderboard(main, claims).encode()
     for file in sorted(STATIC.iterdir()):
         yield f"static/{file.name}", file.read_bytes()
 
@@ -171,6 +176,18 @@ def method_path(method: str) -> str:
 def run_link(run: Run) -> str:
     """Stable address of a run: its id on its method's page."""
     return f"{method_path(run.method)}#{run.run_id}"
+
+
+def sheet_path(board: Board, tier: str, task: str) -> str:
+    """Page of a task at equal steps; of all tasks where it has none."""
+    sheet = board.sheets.get((Slice(tier), task))
+    return sheet.path if sheet else "index.html#tasks"
+
+
+def claim_run_link(claims: Claims, run: ClaimRun) -> str:
+    """Address of a run behind a claim: on its method's page, or on the claims' own."""
+    shown = claims.shown.get(run.run_id)
+    return run_link(shown) if shown else f"#{run.run_id}"
 
 
 def safe_link(link: str) -> str:
@@ -399,6 +416,10 @@ def environment() -> Environment:
         "gain_mark": figures.gain_mark, "gain_axis": figures.gain_axis,
         "board_path": board_path, "method_path": method_path, "run_link": run_link, "cell_command": cell_command,
         "estimate": estimate_text, "registered": lambda: registry().methods, "describe_aggregate": describe,
+        "claim_axis": stated.axis, "claim_effect": stated.effect_text, "claim_mark": stated.mark,
+        "claim_classes": stated.CLASSES, "claim_sides": stated.sides, "claim_command": stated.command_line,
+        "claim_run_link": claim_run_link, "could_see": stated.could_see, "failed_text": stated.failed_text,
+        "sheet_path": sheet_path,
         "legend": legend, "isfinite": math.isfinite, "change_score": comparison.score, "EQUAL": comparison.EQUAL,
     }  # fmt: skip
     return made

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from suite.cli import board, check, data, gate, listing, new, results, run, tune
+from suite.cli import board, check, claims, compare, data, gate, listing, new, results, run, tune
 from suite.registry import RegistryError, add_entry_file
 
 app = typer.Typer(
@@ -39,11 +39,13 @@ app.command("methods")(listing.methods)
 app.command("show")(listing.show)
 app.command("run")(run.run)
 app.command("run-one")(run.run_one)
+app.command("compare")(compare.compare)
 app.command("tune")(tune.tune)
 app.command("reference")(tune.reference)
 app.add_typer(results.app, name="results")
 app.add_typer(data.app, name="data")
 app.command("board")(board.board)
+app.command("claims")(claims.claims)
 app.command("check")(check.check)
 app.command("gate")(gate.gate)
 app.command("new")(new.new)

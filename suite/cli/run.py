@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from suite.runner.pool import Progress
     from suite.runner.spec import RunSpec
 
+DEFAULT_SEEDS = "3"
 EXIT_FAILED, EXIT_NO_DATA, EXIT_INTERRUPTED = 1, 3, 130
 
 
@@ -30,7 +31,7 @@ def run(
     tasks: Annotated[str, typer.Option(help="Names, comma-separated; default: every task with the tier.")] = "",
     slot: Annotated[str, typer.Option(help="All methods of this slot, in place of --methods.")] = "",
     tier: Annotated[str, typer.Option(help="smoke, quick, standard or full.")] = "quick",
-    seeds: Annotated[str, typer.Option(help="A count (3: seeds 0 to 2) or a list (0,4,7).")] = "3",
+    seeds: Annotated[str, typer.Option(help="A count (3: seeds 0 to 2) or a list (0,4,7).")] = DEFAULT_SEEDS,
     out: Annotated[Path, typer.Option(help="Results folder.")] = Path("runs"),
     workers: Annotated[int, typer.Option(help="Runs at once; default: one a core.")] = 0,
     hp: Annotated[list[str] | None, typer.Option("--set", help="Hyper-parameter, name=value; may be repeated.")] = None,
@@ -47,16 +48,26 @@ def run(
     retry: Annotated[
         bool, typer.Option("--retry", help="Run failed runs again, and those whose file is damaged.")
     ] = False,
+    until_separated: Annotated[
+        bool, typer.Option("--until-separated", help="Add seeds only where the order against the reference is open.")
+    ] = False,
+    max_seeds: Annotated[int, typer.Option(help="Most seeds a cell gets with --until-separated.")] = 20,
+    alpha: Annotated[float, typer.Option(help="Its chance, a cell, of a difference that is not there.")] = 0.05,
     json: Annotated[bool, typer.Option("--json", help="Print a JSON summary.")] = False,
 ) -> None:
     """Train methods on tasks at equal budgets; the same command resumes."""
+    from suite.cli import separate
     from suite.runner.spec import plan
 
     chosen = split(methods) or [m.name for m in suite.methods(slot or None)]
     where = split(tasks) or [t.name for t in suite.tasks() if tier in t.tiers]
     for name in [part for m in chosen if m != "reference" for part in m.split("+")]:
         registry().method(name)
-    specs, notes = plan(where, chosen, tier, parse_seeds(seeds), hp=parse_settings(hp or []), device=device)
+    if until_separated and seeds != DEFAULT_SEEDS:
+        raise ValueError("--until-separated chooses the seeds itself; give --max-seeds in place of --seeds")
+    indices = list(range(max_seeds)) if until_separated else parse_seeds(seeds)
+    settings = parse_settings(hp or [])
+    specs, notes = plan(where, chosen, tier, indices, hp=settings, device=device)
     for note in notes if methods or tasks else []:
         sys.stderr.write(f"levelfield: {note}\n")
     if not specs:
@@ -65,19 +76,31 @@ def run(
         _forget_failures(out, {spec.run_id for spec in specs})
     if budget not in ("steps", "seconds"):
         raise ValueError(f"--budget takes steps or seconds, got {budget!r}")
+
+    def train(todo: list[RunSpec]) -> tuple[Progress, list[RunSpec]]:
+        return launch(
+            todo,
+            out,
+            workers,
+            memory=int(memory * 2**30),
+            limit=limit or None,
+            cost=cost,
+            quiet=json,
+            seconds_board=budget == "seconds",
+            checkpoint=checkpoint if checkpoint >= 0 else None,
+        )
+
     started = time.monotonic()
-    progress, specs = launch(
-        specs,
-        out,
-        workers,
-        memory=int(memory * 2**30),
-        limit=limit or None,
-        cost=cost,
-        quiet=json,
-        seconds_board=budget == "seconds",
-        checkpoint=checkpoint if checkpoint >= 0 else None,
-    )
-    _finish(progress, out, time.monotonic() - started, json, {s.run_id for s in specs})
+    if until_separated:
+        wanted = separate.Plan(chosen, where, tier, max_seeds, alpha, settings, device)
+        outcome = separate.separate(wanted, train, out)
+        if not json:
+            separate.report(outcome, wanted)
+        facts = separate.as_json(outcome)
+        _finish(outcome.progress, out, time.monotonic() - started, json, outcome.planned, facts)
+    else:
+        progress, specs = train(specs)
+        _finish(progress, out, time.monotonic() - started, json, {s.run_id for s in specs})
 
 
 def launch(
@@ -266,16 +289,19 @@ def describe(progress: Progress) -> str:
     return ", ".join(parts)
 
 
-def _finish(progress: Progress, out: Path, seconds: float, json: bool, planned: set[str]) -> None:
+def _finish(
+    progress: Progress, out: Path, seconds: float, json: bool, planned: set[str], more: Mapping[str, Any] | None = None
+) -> None:
+    """Print the counts (`more` beside them as JSON) and end with the exit code that they give."""
     stopped = progress.phase == "stopped"
     if json:
         facts = {k: v for k, v in vars(progress).items() if k not in ("running", "phase")}
-        print_json({**facts, "stopped": stopped, "seconds": round(seconds, 1), "out": str(out)})
+        print_json({**facts, "stopped": stopped, "seconds": round(seconds, 1), "out": str(out), **(more or {})})
     else:
         sys.stdout.write(f"{describe(progress)} in {seconds:.0f} s; results in {out}\n")
         for note in progress.notes:
             sys.stdout.write(f"  {note}\n")
-        for reason in _reasons(out, planned) if progress.failed or progress.skipped else []:
+        for reason in reasons(out, planned) if progress.failed or progress.skipped else []:
             sys.stdout.write(f"  {reason}\n")
         if stopped:
             sys.stdout.write("stopped: the same command goes on where this one ended\n")
@@ -287,8 +313,8 @@ def _finish(progress: Progress, out: Path, seconds: float, json: bool, planned: 
         raise typer.Exit(EXIT_FAILED)
 
 
-def _reasons(out: Path, planned: set[str]) -> list[str]:
-    """Each distinct reason once a task, with the runs it took."""
+def reasons(out: Path, planned: set[str]) -> list[str]:
+    """Why planned runs did not finish: each distinct reason once a task, with the runs it took."""
     from collections import Counter
 
     from suite.store.files import read

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -48,6 +49,16 @@ def _cell(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
     return " ".join(str(value).split())
+
+
+def interval_text(low: float, high: float) -> str:
+    """``0.12 to 0.34``; "-" where there is no interval."""
+    return f"{low:.4g} to {high:.4g}" if math.isfinite(low) and math.isfinite(high) else "-"
+
+
+def plain_numbers(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row as JSON takes it: None where there is no number."""
+    return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()}
 
 
 def method_facts(method: Method) -> dict[str, Any]:

@@ -1,47 +1,19 @@
-"""Verdicts: does a claim hold, did a change make a task worse."""
+"""The quality gate's verdict: did a change make a task worse."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
-from scipy.special import comb, stdtr, stdtrit
+from scipy.special import stdtr, stdtrit
 
-from suite.stats.board import Board, as_board
-from suite.stats.intervals import exact_mean, satterthwaite, t_half_width, t_interval
+from suite.stats.intervals import exact_mean
 from suite.stats.paired import t_statistic
 from suite.stats.power import minimum_detectable_effect
-from suite.stats.ranks import holm
-from suite.stats.resample import FloatArray
-from suite.stats.table import TableError
 
-ClaimVerdict = Literal["holds", "does not separate", "opposite", "not tested"]
 GateVerdict = Literal["PASS", "FAIL", "INCONCLUSIVE"]
-
-
-class Claim(NamedTuple):
-    """Verdict on "A is better than B".
-
-    Attributes
-    ----------
-    verdict : holds, does not separate, opposite, or not tested (fewer than two pairs).
-    difference, low, high : mean of A - B, + as the claim says, with its t-interval.
-    n : pairs.
-    p : two-sided p of the paired t test.
-    detectable : smallest true difference these pairs would have shown with 80% power, at the measured sd.
-    """
-
-    verdict: ClaimVerdict
-    difference: float
-    low: float
-    high: float
-    n: int
-    p: float
-    detectable: float
 
 
 class GateDecision(NamedTuple):
@@ -64,123 +36,6 @@ class GateDecision(NamedTuple):
     margin: float
     n: int
     detectable: float
-
-
-def claim_verdict(differences: npt.ArrayLike, alpha: float = 0.05) -> Claim:
-    """Verdict from paired differences A - B, signed so that + is what the claim says.
-
-    "holds" when the two-sided 1 - alpha t-interval lies above 0, "opposite" when
-    below; a wrong sign is declared in alpha / 2 of the cases at most.
-
-    Parameters
-    ----------
-    differences : (n,) finite, one a seed (or a task).
-    """
-    d = np.asarray(differences, dtype=np.float64)
-    if d.ndim != 1 or not np.all(np.isfinite(d)):
-        raise ValueError("differences are a 1-d array of finite values")
-    if len(d) < 2:
-        mean = exact_mean(d)
-        return Claim("not tested", mean, math.nan, math.nan, len(d), math.nan, math.inf)
-    found, (_, p), sd = t_interval(d, 1.0 - alpha), t_statistic(d), float(np.std(d, ddof=1))
-    detectable = minimum_detectable_effect(len(d), sd, alpha) if sd > 0 else 0.0
-    return Claim(_claim_words(p < alpha, found.value), found.value, found.low, found.high, len(d), p, detectable)
-
-
-def _claim_words(separated: bool, difference: float) -> ClaimVerdict:
-    if not separated or difference == 0:
-        return "does not separate"
-    return "holds" if difference > 0 else "opposite"
-
-
-def fisher_exact(failed_a: int, n_a: int, failed_b: int, n_b: int) -> float:
-    """Two-sided p of equal failure rates, by Fisher's exact test on the 2 x 2 table of failures."""
-    total, failures = n_a + n_b, failed_a + failed_b
-    k = np.arange(max(0, failures - n_b), min(n_a, failures) + 1)
-    chance = comb(n_a, k) * comb(n_b, failures - k) / comb(total, failures)
-    observed = chance[failed_a - k[0]]
-    return min(1.0, float(np.sum(chance[chance <= observed * (1 + 1e-9)])))
-
-
-def claim_table(
-    runs: pd.DataFrame | Board, a: str, b: str, tasks: Sequence[str] | None = None, alpha: float = 0.05
-) -> pd.DataFrame:
-    """Verdict on "a is better than b" on every task and on all of them together.
-
-    Runs are paired by seed. Tasks are corrected by Holm for being several.
-    Where runs failed and fewer than two pairs are left, the verdict is that of
-    Fisher's exact test on the failures. The row "all" takes these tasks as
-    given: each task's mean difference in units of the sd of `b` there (pooled
-    with that of `a`), averaged, with the seeds' t-interval.
-
-    Returns
-    -------
-    DataFrame with columns task, verdict, difference, low, high (the task's
-    unit, + as claimed; on row "all" standard deviations), n, p (Holm within the
-    tasks), detectable, failed_a, failed_b. The interval is the task's own, uncorrected.
-    """
-    board = as_board(runs)
-    i, j = (_index(board, name) for name in (a, b))
-    wanted = [t for t, name in enumerate(board.cells.tasks) if tasks is None or name in tasks]
-    rows = [_task_claim(board, i, j, t, alpha) for t in wanted]
-    tested = [k for k, row in enumerate(rows) if np.isfinite(row["p"])]
-    for k, p in zip(tested, holm([rows[k]["p"] for k in tested]), strict=True):
-        rows[k]["p"] = float(p)
-        rows[k]["verdict"] = _claim_words(p < alpha, rows[k]["sign"])
-    rows.append(_pooled_claim(board, i, j, wanted, alpha))
-    return pd.DataFrame(rows).drop(columns="sign")
-
-
-def _index(board: Board, name: str) -> int:
-    if name not in board.cells.methods:
-        raise TableError(f"no runs of method {name!r}")
-    return board.cells.methods.index(name)
-
-
-def _pairs(board: Board, i: int, j: int, t: int) -> tuple[FloatArray, FloatArray]:
-    a, b = board.cells.utility[i, t], board.cells.utility[j, t]
-    both = np.isfinite(a) & np.isfinite(b)
-    return a[both], b[both]
-
-
-def _task_claim(board: Board, i: int, j: int, t: int, alpha: float) -> dict[str, Any]:
-    a, b = _pairs(board, i, j, t)
-    claim = claim_verdict(a - b, alpha)
-    finished, failed = board.counts
-    lost = int(failed[i, t]), int(failed[j, t])
-    p, sign = claim.p, claim.difference
-    if claim.n < 2 and any(lost):
-        tries = lost[0] + int(finished[i, t]), lost[1] + int(finished[j, t])
-        if min(tries) > 0:
-            p = fisher_exact(lost[0], tries[0], lost[1], tries[1])
-            sign = lost[1] / tries[1] - lost[0] / tries[0]
-    row = {"task": board.cells.tasks[t], **claim._asdict(), "failed_a": lost[0], "failed_b": lost[1]}
-    return {**row, "p": p, "sign": sign}
-
-
-def _pooled_claim(board: Board, i: int, j: int, tasks: list[int], alpha: float) -> dict[str, Any]:
-    means, variances, freedom = [], [], []
-    for t in tasks:
-        a, b = _pairs(board, i, j, t)
-        if len(a) < 2:
-            continue
-        sd = math.sqrt(0.5 * (float(np.var(a, ddof=1)) + float(np.var(b, ddof=1))))
-        if sd > 0:
-            means.append(exact_mean(a - b) / sd)
-            variances.append(float(np.var(a - b, ddof=1)) / sd**2 / len(a))
-            freedom.append(len(a) - 1)
-    failed = board.counts[1]
-    lost = {"failed_a": int(failed[i, tasks].sum()), "failed_b": int(failed[j, tasks].sum())}
-    if not means:
-        nothing = Claim("not tested", math.nan, math.nan, math.nan, 0, math.nan, math.inf)
-        return {"task": "all", **nothing._asdict(), **lost, "sign": math.nan}
-    mean, error = exact_mean(means), math.sqrt(math.fsum(variances)) / len(means)
-    df = float(satterthwaite(variances, freedom))
-    half = float(t_half_width(error, 1, 1 - alpha, df=df))
-    p = 2.0 * float(stdtr(df, -abs(mean) / error)) if error > 0 else float(mean == 0.0)
-    detectable = (float(stdtrit(df, 1 - alpha / 2)) + float(stdtrit(df, 0.8))) * error
-    claim = Claim(_claim_words(p < alpha, mean), mean, mean - half, mean + half, len(means), p, detectable)
-    return {"task": "all", **claim._asdict(), **lost, "sign": mean}
 
 
 def t1_decision(

@@ -94,7 +94,7 @@ def pages_of(files: dict[str, bytes]) -> dict[str, Page]:
 
 
 def test_every_page_is_there(files: dict[str, bytes]) -> None:
-    wanted = {"index.html", "aggregates.html", "coverage.html", "failures.html", "LEADERBOARD.md"}
+    wanted = {"index.html", "aggregates.html", "claims.html", "coverage.html", "failures.html", "LEADERBOARD.md"}
     wanted |= {"runs.csv", "runs.json", "runs.parquet", "static/board.css", "static/board.js"}
     wanted |= {"task/quick.toy.html", "task/smoke.toy.html", "task/quick.heat.html", "task/quick.add.html"}
     wanted |= {f"method/{m}.html" for m in ("reference", "golu", "mish", "relu", "lion")}

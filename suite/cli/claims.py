@@ -1,0 +1,174 @@
+"""``levelfield claims``: what papers claim against what the runs say."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from suite.claims import read_ledger, select
+from suite.cli.run import EXIT_INTERRUPTED, launch, parse_seeds, reasons, split
+from suite.cli.show import interval_text, plain_numbers, print_json, print_table
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from suite.claims import Claim, Judged
+    from suite.runner.spec import RunSpec
+    from suite.stats.claims import ClaimVerdict
+
+DETAILED = 12  # claims up to which the verdicts on single tasks are printed too
+ORDER: tuple[ClaimVerdict, ...] = ("holds", "opposite", "does not separate", "not tested")
+
+
+def claims(
+    run: Annotated[bool, typer.Option("--run", help="Run what is missing first.")] = False,
+    ids: Annotated[str, typer.Option(help="Claims, comma-separated, each with its variants; default: all.")] = "",
+    seeds: Annotated[str, typer.Option(help="Seeds to run: a count or a list.")] = "5",
+    out: Annotated[Path, typer.Option(help="Results folder; runs go there.")] = Path("runs"),
+    results: Annotated[
+        list[Path] | None, typer.Option(help="Further results folders to judge by; default: results, if there.")
+    ] = None,
+    ledger: Annotated[Path | None, typer.Option(help="Another ledger (TOML); default: the project's.")] = None,
+    workers: Annotated[int, typer.Option(help="Runs at once; default: one a core.")] = 0,
+    device: Annotated[str, typer.Option(help="cpu or cuda[:n].")] = "cpu",
+    cost: Annotated[float, typer.Option(help="Seconds to measure each method's step cost; 0: don't.")] = 1.5,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Verdicts on papers' claims, with intervals: holds, does not separate, opposite, not tested."""
+    from suite.claims import judge
+
+    chosen = select(read_ledger(ledger), split(ids))
+    elsewhere = results if results is not None else [p for p in [Path("results")] if p.is_dir()]
+    planned: set[str] = set()
+    if run:
+        done = _finished(elsewhere)
+        specs = [s for s in wanted_specs(chosen, parse_seeds(seeds), device) if s.run_id not in done]
+        planned = {spec.run_id for spec in specs}
+        progress, _ = launch(specs, out, workers, cost=cost, quiet=json)
+        if progress.phase == "stopped":
+            sys.stderr.write("levelfield: stopped; the same command goes on where this one ended\n")
+            raise typer.Exit(EXIT_INTERRUPTED)
+    judged = judge(chosen, _rows([out, *elsewhere]))
+    why = reasons(out, planned) if planned else []
+    if json:
+        print_json({"claims": [as_json(j) for j in judged], "not_finished": why})
+    else:
+        _report(judged, why)
+
+
+def wanted_specs(chosen: Sequence[Claim], seeds: Sequence[int], device: str = "cpu") -> list[RunSpec]:
+    """Both sides of every claim on its tasks, seeds outermost, each run once however many claims need it."""
+    from suite.runner.spec import RunSpec
+
+    cells = [(claim, task, arm) for claim in chosen for task in claim.tasks for arm in claim.arms.values()]
+    specs: dict[str, RunSpec] = {}
+    for seed in seeds:
+        for claim, task, arm in cells:
+            spec = RunSpec(task, arm.method, claim.tier, seed, dict(arm.hp), device=device)
+            specs.setdefault(spec.run_id, spec)
+    return list(specs.values())
+
+
+def _rows(folders: Sequence[Path]) -> pa.Table:
+    """All rows of the folders that exist."""
+    from suite.store.files import read
+
+    found = read([folder for folder in folders if folder.exists()])
+    for problem in found.problems:
+        sys.stderr.write(f"levelfield: set aside: {problem}\n")
+    return found.table
+
+
+def _finished(folders: Sequence[Path]) -> set[str]:
+    """Run ids that other folders have a result of."""
+    rows = _rows(folders).select(["run_id", "status"]).to_pylist()
+    return {row["run_id"] for row in rows if row["status"] != "skipped"}
+
+
+def as_json(judged: Judged) -> dict[str, Any]:
+    """A claim with its verdicts and the ids of the runs behind them."""
+    claim = judged.claim
+    sides = {name: {"method": arm.method, "hp": dict(arm.hp)} for name, arm in claim.arms.items()}
+    return {
+        "id": claim.id,
+        "paper": claim.paper.title,
+        "arxiv": claim.paper.arxiv,
+        "statement": claim.statement,
+        "published": claim.published,
+        **sides,
+        "tier": claim.tier if sides else "",
+        "metric": claim.metric,
+        "direction": claim.direction,
+        "verdict": judged.word,
+        "why": judged.why,
+        "total": plain_numbers(vars(judged.total)),
+        "tasks": [plain_numbers(vars(task)) for task in judged.tasks],
+        "runs": [plain_numbers(vars(run)) for run in judged.runs],
+    }
+
+
+def _report(judged: Sequence[Judged], why: Sequence[str]) -> None:
+    tested = sorted((j for j in judged if j.claim.arms), key=lambda j: ORDER.index(j.word))
+    columns = {"claim": "claim", "says": "says", "verdict": "verdict", "effect": "A - B, sd", "interval": "interval"}
+    if tested:
+        print_table([_row(j) for j in tested], {**columns, "detectable": "detectable", "tasks": "tasks"})
+    if len(tested) <= DETAILED:
+        for found in tested:
+            _details(found)
+    untested = [j for j in judged if not j.claim.arms]
+    if untested:
+        sys.stdout.write("\n")
+        print_table([{"claim": j.claim.id, "why": j.why} for j in untested], {"claim": "not tested", "why": "because"})
+    sys.stdout.write(f"\n{_summary(judged)}\n")
+    for reason in why:
+        sys.stdout.write(f"not finished: {reason}\n")
+
+
+def _summary(judged: Sequence[Judged]) -> str:
+    counts = Counter(j.word for j in judged if j.claim.arms)
+    waiting = counts.pop("not tested", 0)
+    words = [f"{counts[word]} {word}" for word in ORDER if counts[word]]
+    words += [f"{waiting} wait for runs (--run)"] if waiting else []
+    claims_of = len({j.claim.id.partition("/")[0] for j in judged})
+    untested = sum(not j.claim.arms for j in judged)
+    return f"{claims_of} claims, {untested} of which no task tests; comparisons: {', '.join(words) or 'none'}"
+
+
+def _row(judged: Judged) -> dict[str, Any]:
+    total, claim = judged.total, judged.claim
+    words = Counter(task.word for task in judged.tasks)
+    tested = judged.word != "not tested"
+    return {
+        "claim": claim.id,
+        "says": claim.prediction,
+        "verdict": judged.word,
+        "effect": total.difference if math.isfinite(total.difference) else None,
+        "interval": interval_text(total.low, total.high),
+        "detectable": total.detectable if tested and math.isfinite(total.detectable) else None,
+        "tasks": ", ".join(f"{words[word]} {word}" for word in ORDER if words[word]) if tested else judged.why,
+    }
+
+
+def _details(judged: Judged) -> None:
+    """Verdicts on the single tasks, in each task's unit."""
+    claim = judged.claim
+    columns = {
+        "task": "task", "word": "verdict", "difference": "A - B", "interval": "interval", "n": "pairs", "p": "p",
+        "detectable": "detectable", "margin": "margin", "failed": "failed, A and B",
+    }  # fmt: skip
+    if claim.direction.endswith("better"):
+        del columns["margin"]
+    rows = [
+        {**plain_numbers(vars(t)), "interval": interval_text(t.low, t.high), "failed": f"{t.failed[0]}, {t.failed[1]}"}
+        for t in judged.tasks
+    ]
+    sys.stdout.write(f"\n{claim.id}: {claim.statement}\n")
+    if claim.published:
+        sys.stdout.write(f"published: {claim.published}\n")
+    print_table(rows, columns)
