@@ -232,7 +232,7 @@ def test_what_a_module_does_after_a_step_comes_before_averaging_and_evaluation()
 
     class Seen(Averager):
         def update(self, step: float, total: float) -> None:
-            seen.append(float(self.model.weight))
+            seen.append(self.model.weight.item())
 
     seen: list[float] = []
     workload = Steps()
