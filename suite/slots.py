@@ -65,7 +65,8 @@ _ALL = (
     Slot(
         "norm",
         "factory(features, **hp) -> nn.Module",
-        "normalisation; channels are dim 1 of 4-d inputs, else the last dim",
+        "normalisation; channels are dim 1 of 4-d inputs, else the last dim; where it has a method "
+        "`place(index, stack)`, it is told its place among the model's norms",
     ),
     Slot(
         "block",
@@ -76,12 +77,14 @@ _ALL = (
     Slot(
         "attention",
         "factory(features, heads, causal, **hp) -> nn.Module",
-        "token mixing (batch, time, features) -> the same",
+        "token mixing (batch, time, features) -> the same; where it has a method `place(index, stack)`, it is "
+        "told its place among the model's mixers",
     ),
     Slot(
         "reparam",
         "factory(model, **hp) -> None",
-        "re-expresses the model's weights in place (torch parametrizations), after init",
+        "re-expresses the model's weights in place (torch parametrizations), after init; a module that it "
+        "adds may have a method `after_step()`, called after each update",
     ),
     Slot(
         "regularizer",

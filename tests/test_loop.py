@@ -224,6 +224,26 @@ def test_a_point_holds_the_mean_training_loss_since_the_one_before() -> None:
     ]  # fmt: skip
 
 
+def test_what_a_module_does_after_a_step_comes_before_averaging_and_evaluation() -> None:
+    class Clamped(nn.Linear):
+        def after_step(self) -> None:
+            with torch.no_grad():
+                self.weight.fill_(0.25)
+
+    class Seen(Averager):
+        def update(self, step: float, total: float) -> None:
+            seen.append(self.model.weight.item())
+
+    seen: list[float] = []
+    workload = Steps()
+    workload.model = Clamped(1, 1)
+    trainer = Trainer(workload, PLAIN, 3)
+    trainer.averager = Seen(workload.model)
+    history = trainer.run(evals=3)
+    assert seen == [0.25] * 3
+    assert [p.metrics["loss"] for p in history.curve[1:]] == [0.0625] * 3
+
+
 @pytest.mark.parametrize("poison", [0, 7, 49])
 def test_a_loss_that_is_not_finite_ends_the_run_as_diverged(poison: int) -> None:
     workload = Steps(poison=poison)

@@ -8,7 +8,7 @@ from collections import Counter
 import torch
 from torch import nn
 
-from suite.train.roles import mark, mark_residual, named_parameters
+from suite.train.roles import mark, mark_activation, mark_residual, named_parameters
 from suite.train.workload import Context
 
 
@@ -24,10 +24,11 @@ class Build:
         self.context = context
         self.recipe = context.recipe
         self.sites: Counter[str] = Counter()
+        self.stacked: dict[str, list[nn.Module]] = {"norm": [], "attention": []}
 
     def activation(self, features: int) -> nn.Module:
         """The recipe's activation for `features` channels."""
-        return mark(self._make("activation", features), "other")
+        return mark_activation(self._make("activation", features))
 
     def width(self, features: int, activation: nn.Module) -> int:
         """Channels that come out of `activation` for `features` channels in."""
@@ -36,7 +37,9 @@ class Build:
     def norm(self, features: int) -> nn.Module:
         """The recipe's normalisation of `features` channels."""
         self.sites["norm"] += 1
-        return mark(self.recipe["norm"].make(features), "norm")
+        norm = mark(self.recipe["norm"].make(features), "norm")
+        self.stacked["norm"].append(norm)
+        return norm
 
     def block(self, features: int, hidden: int) -> nn.Module:
         """The recipe's feed-forward block."""
@@ -46,7 +49,9 @@ class Build:
     def attention(self, features: int, heads: int, causal: bool) -> nn.Module:
         """The recipe's token mixing."""
         self.sites["attention"] += 1
-        return self.recipe["attention"].make(features, heads, causal)
+        attention = self.recipe["attention"].make(features, heads, causal)
+        self.stacked["attention"].append(attention)
+        return attention
 
     @staticmethod
     def head(features: int, outputs: int, bias: bool = True) -> nn.Linear:
@@ -64,8 +69,15 @@ class Build:
         """Initialise every parameter by the recipe's init and move the model to the device.
 
         Each parameter draws from a stream of its own, named after it, so that
-        changing one part of the model leaves every other weight as it was.
+        changing one part of the model leaves every other weight as it was. A norm or
+        attention with a method `place(index, stack)` is told before that where it
+        stands among those of the model.
         """
+        for stack in self.stacked.values():
+            for index, module in enumerate(stack):
+                place = getattr(module, "place", None)
+                if callable(place):
+                    place(index, stack)
         if "init" in self.recipe:
             fill = self.recipe["init"].make()
             with torch.no_grad():

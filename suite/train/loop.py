@@ -72,6 +72,8 @@ class Trainer:
             self.optimizer.set_horizon(budget)
         listeners = [self.optimizer, *model.modules()]
         self.listeners = [part.set_progress for part in listeners if hasattr(part, "set_progress")]
+        found = (getattr(part, "after_step", None) for part in model.modules())
+        self.followers = [follow for follow in found if callable(follow)]
 
     def closure(self) -> Tensor:
         """Loss and gradients of the current batch at the current weights: one counted pass."""
@@ -95,6 +97,8 @@ class Trainer:
         for listen in self.listeners:
             listen(workload.progress)
         loss = self.stepper.step(self.closure)
+        for follow in self.followers:
+            follow()
         workload.steps += 1
         self.averager.update(workload.spent, self.budget)
         return loss

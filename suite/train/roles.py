@@ -55,6 +55,17 @@ def mark(module: nn.Module, role: str) -> nn.Module:
     return module
 
 
+def mark_activation(module: nn.Module) -> nn.Module:
+    """State that `module` is the recipe's activation at one site."""
+    module.levelfield_activation = True  # type: ignore[assignment]
+    return mark(module, "other")
+
+
+def activations(model: nn.Module) -> list[nn.Module]:
+    """The recipe's activations, one a site, in registration order."""
+    return [m for m in model.modules() if getattr(m, "levelfield_activation", False)]
+
+
 def mark_residual(module: nn.Module) -> nn.Module:
     """State that `module` is the last layer of a residual branch."""
     module.levelfield_residual = True  # type: ignore[assignment]

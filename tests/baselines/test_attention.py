@@ -166,8 +166,88 @@ REFERENCES: dict[str, Head] = {
     "deltanet-neg": modern_delta(2.0, gated=False),
     "gated-deltanet": modern_delta(1.0, gated=True),
     "gated-linear": gated_linear,
+    "reluformer": weighted(
+        lambda q, k, t, keys, p, h, causal: (
+            np.maximum(dots(q, k, keys), 0) / (math.exp(p["log_gamma"][h]) * math.sqrt(len(keys) / 2))
+        )
+    ),
 }
-RECURRENT = {"deltanet", "deltanet-dpfp", "deltanet-l2", "deltanet-neg", "gated-deltanet", "gated-linear"}
+
+
+# Mixers of another build: (parameters, tokens (time, features), causal) -> (time, features).
+
+
+def layer_norm(x: Array, weight: Array, bias: Array) -> Array:
+    centred = x - x.mean(-1, keepdims=True)
+    return weight * centred / np.sqrt((centred**2).mean(-1, keepdims=True) + 1e-5) + bias
+
+
+def hgrn(p: Params, x: Array, causal: bool, bound: Array | float = 0.0) -> Array:
+    parts = x @ p["inputs.weight"].T + p["inputs.bias"]
+    c = silu(parts[:, :FEATURES]) + 1j * silu(parts[:, FEATURES : 2 * FEATURES])
+    keep = bound + (1 - bound) * sigmoid(parts[:, 2 * FEATURES : 3 * FEATURES])
+    h, rows = np.zeros(FEATURES, dtype=complex), []
+    for t in range(len(x)):
+        h = keep[t] * np.exp(1j * p["theta"]) * h + (1 - keep[t]) * c[t]
+        rows.append(np.concatenate([h.real, h.imag]))
+    normal = layer_norm(np.array(rows), p["scale.weight"], p["scale.bias"])
+    return (normal * silu(parts[:, 3 * FEATURES :])) @ p["out.weight"].T + p["out.bias"]
+
+
+def hgrn_real(p: Params, x: Array, causal: bool) -> Array:
+    c, gate, out = np.split(x @ p["inputs.weight"].T, 3, axis=1)
+    h, rows = np.zeros(FEATURES), []
+    for t in range(len(x)):
+        keep = sigmoid(gate[t])
+        h = keep * h + (1 - keep) * silu(c[t])
+        rows.append(h / math.sqrt((h**2).mean() + 1e-5) * p["scale.weight"])
+    return (np.array(rows) * silu(out)) @ p["out.weight"].T
+
+
+def mamba(sign: int) -> Callable[[Params, Array, bool], Array]:
+    def whole(p: Params, x: Array, causal: bool) -> Array:
+        values, gate = np.split(x @ p["inputs.weight"].T, 2, axis=1)
+        values = convolved(values, p["conv.weight"], p["conv.bias"])
+        rates = -np.exp(p["space.log_rate"])
+        h, rows = np.zeros(rates.shape), []
+        for u in values:
+            rank, b, c = np.split(p["select.weight"] @ u, [1, 17])
+            step = softplus(p["step.weight"] @ rank + p["space.step_bias"])
+            keep = np.exp(np.outer(step, np.ones(16)) * rates)
+            h = (keep if sign > 0 else 2 * keep - 1) * h + np.outer(step * u, b)
+            rows.append(h @ c + p["space.skip"] * u)
+        return (np.array(rows) * silu(gate)) @ p["out.weight"].T
+
+    return whole
+
+
+def tropical(distance: Callable[[Array], float]) -> Callable[[Params, Array, bool], Array]:
+    def whole(p: Params, x: Array, causal: bool) -> Array:
+        z, mixed = np.log1p(np.maximum(x, 0)), np.zeros_like(x)
+        for h in range(HEADS):
+            own = slice(h * WIDTH, (h + 1) * WIDTH)
+            q, k, v = (
+                np.array([[max(z[t, own] + w) for w in p[f"{n}.weight"]] for t in range(TIME)])
+                for n in ("query", "key", "value")
+            )
+            for t in range(TIME):
+                reach = [-distance(q[t] - k[s]) + v[s] for s in seen(t, causal)]
+                mixed[t, own] = np.max(reach, axis=0)
+        return np.expm1(mixed) @ p["out.weight"].T
+
+    return whole
+
+
+WHOLE: dict[str, Callable[[Params, Array, bool], Array]] = {
+    "hgrn": hgrn,
+    "hgrn-real": hgrn_real,
+    "mamba": mamba(1),
+    "mamba-neg": mamba(-1),
+    "tropical": tropical(lambda d: d.max() - d.min()),
+    "tropical-asym": tropical(lambda d: sum(d - d.min())),
+}
+STATES = {"hgrn", "hgrn-real", "mamba", "mamba-neg"}
+RECURRENT = {"deltanet", "deltanet-dpfp", "deltanet-l2", "deltanet-neg", "gated-deltanet", "gated-linear"} | STATES
 CASES = [(name, causal) for name in NAMES for causal in (True, False) if causal or name not in RECURRENT]
 
 
@@ -185,16 +265,18 @@ def tokens(batch: int = 2, seed: int = 1) -> Tensor:
     return torch.randn(batch, TIME, FEATURES, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
 
-def convolved(parts: Array, kernel: Array) -> Array:
+def convolved(parts: Array, kernel: Array, bias: Array | float = 0.0) -> Array:
     """Causal depthwise convolution of (time, channels), then SiLU."""
     size = kernel.shape[-1]
     padded = np.concatenate([np.zeros((size - 1, parts.shape[1])), parts])
-    return silu(np.array([(padded[t : t + size] * kernel[:, 0].T).sum(0) for t in range(TIME)]))
+    return silu(np.array([(padded[t : t + size] * kernel[:, 0].T).sum(0) for t in range(TIME)]) + bias)
 
 
 def reference(name: str, module: nn.Module, x: Array, causal: bool) -> Array:
     """Output for one sequence (time, features)."""
     p = {k: v.detach().numpy() for k, v in module.named_parameters()}
+    if name in WHOLE:
+        return WHOLE[name](p, x, causal)
     parts = x @ p["qkv.weight"].T
     if "qkv.bias" in p:
         parts = parts + p["qkv.bias"]
@@ -215,7 +297,7 @@ def reference(name: str, module: nn.Module, x: Array, causal: bool) -> Array:
 
 
 def test_every_registered_attention_has_a_reference() -> None:
-    assert set(REFERENCES) == set(NAMES)
+    assert set(REFERENCES) | set(WHOLE) == set(NAMES)
 
 
 @pytest.mark.parametrize(("name", "causal"), CASES)
@@ -255,7 +337,7 @@ def test_the_future_does_not_change_the_past(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_no_gradient_flows_from_a_token_to_its_future(name: str) -> None:
     x = tokens().requires_grad_()
-    (gradient,) = torch.autograd.grad(made(name)(x)[:, 4].sum(), x)
+    (gradient,) = torch.autograd.grad(made(name).eval()(x)[:, 4].sum(), x)
     assert not gradient[:, 5:].any()
     assert gradient[:, 4].any()
 
@@ -275,7 +357,7 @@ def test_sequences_of_a_batch_do_not_mix(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_gradient_is_the_derivative(name: str) -> None:
-    module, x = made(name), tokens(batch=1)[:, :5].contiguous().requires_grad_()
+    module, x = made(name).eval(), tokens(batch=1)[:, :5].contiguous().requires_grad_()
     assert torch.autograd.gradcheck(lambda x, *_: module(x), (x, *module.parameters()), fast_mode=True)
 
 
@@ -332,9 +414,12 @@ def test_the_output_projection_ends_the_residual_branch_and_tables_are_left_to_t
         info.name: info for _, info in named_parameters(nn.ModuleDict({"mix": made(name), "head": nn.Linear(2, 2)}))
     }
     assert {n for n, info in roles.items() if info.residual_out} == {"mix.out.weight"}
-    assert roles["mix.qkv.weight"].role == roles["mix.out.weight"].role == "matrix"
+    first = "inputs" if name in STATES else "out" if name in WHOLE else "qkv"
+    assert roles[f"mix.{first}.weight"].role == roles["mix.out.weight"].role == "matrix"
     others = {n.rpartition(".")[2]: info.role for n, info in roles.items() if n.startswith("mix.")}
-    wanted = {"values": "other", "log_rate": "other", "step_bias": "other", "gate": "norm"}
+    wanted = dict.fromkeys(("values", "log_rate", "step_bias", "skip", "theta", "log_gamma"), "other") | {
+        "gate": "norm"
+    }
     assert {k: v for k, v in others.items() if k in wanted} == {k: v for k, v in wanted.items() if k in others}
 
 
@@ -375,3 +460,105 @@ def test_delta_rule_overwrites_a_repeated_unit_key_at_full_strength() -> None:
     for beta, last in ((1.0, v[1]), (2.0, 2 * v[1] - 2 * v[0])):
         reads = delta_rule(k, k, v, torch.full((2,), beta, dtype=torch.float64), decay)
         torch.testing.assert_close(reads[1], last)
+
+
+def test_a_linear_recurrence_by_doubling_is_the_one_step_by_step() -> None:
+    from baselines.attention import recurrence
+
+    class OnGpu(Tensor):
+        is_cuda = True
+
+    generator = torch.Generator().manual_seed(0)
+    for time in (1, 2, 7, 16):
+        a, u = (torch.randn(time, 3, dtype=torch.complex128, generator=generator) for _ in range(2))
+        doubled = recurrence.run(a.as_subclass(OnGpu), u.as_subclass(OnGpu)).as_subclass(Tensor)
+        torch.testing.assert_close(doubled, recurrence.run(a, u))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.complex128])
+def test_the_gradient_of_a_linear_recurrence_is_its_derivative(dtype: torch.dtype) -> None:
+    from baselines.attention.recurrence import linear_recurrence
+
+    generator = torch.Generator().manual_seed(0)
+    pair = [torch.randn(5, 2, 3, dtype=dtype, generator=generator, requires_grad=True) for _ in range(2)]
+    assert torch.autograd.gradcheck(linear_recurrence, pair)
+
+
+def test_hgrn_layers_share_lower_bounds_that_grow_with_depth() -> None:
+    stack = [made("hgrn") for _ in range(3)]
+    for index, layer in enumerate(stack):
+        layer.place(index, stack)
+    assert [hasattr(layer, "bounds") for layer in stack] == [True, False, False]
+    torch.testing.assert_close(stack[0].bounds(2), torch.full((FEATURES,), 2 / 3))
+    logits = torch.randn(3, FEATURES, dtype=torch.float64, generator=torch.Generator().manual_seed(4))
+    stack[0].bounds.double().logits.data.copy_(logits)
+    shares = np.exp(logits.numpy()) / np.exp(logits.numpy()).sum(0)
+    x = tokens(batch=1)
+    for index, layer in enumerate(stack):
+        p = {k: v.detach().numpy() for k, v in layer.named_parameters()}
+        wanted = hgrn(p, x[0].numpy(), True, shares[:index].sum(0))
+        np.testing.assert_allclose(layer(x)[0].detach().numpy(), wanted, rtol=1e-9, atol=1e-12)
+
+
+def test_hgrn_bounds_are_shared_and_trained_in_a_model_and_its_copies() -> None:
+    import copy
+
+    from suite.runner.execute import make_workload
+    from suite.runner.spec import RunSpec
+    from suite.train.loop import Trainer
+
+    spec = RunSpec("markov-gpt", "hgrn-real", "smoke")
+    trainer = Trainer(make_workload(spec), spec.recipe, spec.given)
+    model = trainer.workload.model
+    (bounds,) = [(n, p) for n, p in model.named_parameters() if n.endswith("bounds.logits")]
+    twin = copy.deepcopy(model)
+    for _ in range(3):
+        trainer.step()
+    assert bounds[1].any()
+    assert not dict(twin.named_parameters())[bounds[0]].any()
+    owners = [m.stack[0] for m in twin.modules() if getattr(m, "stack", None)]
+    assert len(owners) > 1
+    assert all(any(owner is m for m in twin.modules()) for owner in owners)
+
+
+def test_reluformer_adds_its_penalties_to_the_gradient_in_training_only() -> None:
+    """Against autograd on the loss with both terms written out."""
+    module, x = made("reluformer", penalty=0.3, margin=0.5), tokens()
+    total = torch.zeros((), dtype=torch.float64)
+    q, k, _, _ = module.split(x)
+    rows = 0
+    for b in range(len(x)):
+        for h in range(HEADS):
+            for t in range(TIME):
+                scores = (k[b, h, : t + 1] @ q[b, h, t]) / math.sqrt(WIDTH)
+                a = scores.clamp(min=0) / module.log_gamma[h].exp() / math.sqrt((t + 1) / 2)
+                if not a.any():
+                    continue
+                share = a[a > 0] / a.sum()
+                entropy = -(share * share.log()).sum()
+                total = total + a.sum().log().abs() + (entropy - 0.5 * math.log(max(t + 1, 2))).clamp(min=0)
+                rows += 1
+    loss = module.eval()(x).square().mean()
+    parameters = list(module.parameters())
+    wanted = torch.autograd.grad(loss + 0.3 * total / rows, parameters)
+    plain = torch.autograd.grad(module(x).square().mean(), parameters)
+    penalised = torch.autograd.grad(module.train()(x).square().mean(), parameters)
+    for got, want in zip(penalised, wanted, strict=True):
+        torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-7)
+    assert not torch.allclose(plain[0], penalised[0], rtol=1e-3, atol=0)
+
+
+def test_negative_mamba_can_flip_its_state_at_every_token() -> None:
+    """exp(ΔA) near 0 gives a factor near -1: the state alternates where the plain form forgets."""
+    exponent = torch.tensor([-50.0, 0.0])
+    factors = {n: suite.method(n).make(FEATURES, HEADS, True).decay(exponent).tolist() for n in ("mamba", "mamba-neg")}
+    assert factors["mamba"] == pytest.approx([0.0, 1.0])
+    assert factors["mamba-neg"] == pytest.approx([-1.0, 1.0])
+
+
+@pytest.mark.parametrize("name", ["mamba", "mamba-neg"])
+def test_mamba_has_about_the_parameters_of_attention(name: str) -> None:
+    counts = [
+        sum(p.numel() for p in suite.method(n).make(64, 4, True).parameters()) for n in (name, "softmax-attention")
+    ]
+    assert counts[0] == pytest.approx(counts[1], rel=0.1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 import suite
+from suite.train.roles import named_parameters
 
 METHODS = suite.methods(slot="norm")
 NAMES = [m.name for m in METHODS]
@@ -93,12 +95,22 @@ REFERENCES: dict[str, Callable[..., Array]] = {
     "evonorm-s1": group_evo(lambda g: g.var(2, keepdims=True), slope=False),
     "evonorm-s2": group_evo(lambda g: (g**2).mean(2, keepdims=True), slope=False),
     "powernorm": power_first_step,
+    "bn-orth-shaped": lambda x, p, gamma, centre, eps, momentum: x / np.sqrt((x**2).mean((0, 2), keepdims=True) + eps),
 }
 WITHOUT_BATCH = {
     "layernorm", "ms-ln", "rmsnorm", "ms-rmsnorm", "groupnorm", "instancenorm", "no-norm", "dyt",
     "evonorm-s0", "evonorm-s1", "evonorm-s2",
 }  # fmt: skip
-RUNNING = {"batchnorm", "ghost-bn", "mean-only-bn", "evonorm-b0", "evonorm-b1", "evonorm-b2", "powernorm"}
+RUNNING = {
+    "batchnorm",
+    "ghost-bn",
+    "mean-only-bn",
+    "evonorm-b0",
+    "evonorm-b1",
+    "evonorm-b2",
+    "powernorm",
+    "bn-orth-shaped",
+}
 BY_PLACES = {"instancenorm", "ghost-bn"}  # tokens are the places of one example
 
 
@@ -386,3 +398,52 @@ def test_powernorm_follows_the_published_forward_and_approximate_backward(layout
 def test_powernorm_refuses_groups_that_do_not_divide_the_width() -> None:
     with pytest.raises(ValueError, match="4 groups"):
         suite.method("powernorm").make(C, groups=4)
+
+
+@pytest.mark.parametrize("centre", [False, True])
+def test_shaped_batchnorm_shrinks_with_depth_and_keeps_running_statistics(centre: bool) -> None:
+    module, x = made("bn-orth-shaped", gamma=0.7, centre=centre), sample("images")
+    module.place(3, [module] * 5)
+    rows = as_places(x.numpy(), "")
+    mean = rows.mean((0, 2), keepdims=True) * centre
+    square = ((rows - mean) ** 2).mean((0, 2), keepdims=True)
+    wanted = 4**-0.7 * (rows - mean) / np.sqrt(square + 1e-5)
+    np.testing.assert_allclose(module(x).numpy(), wanted.reshape(x.shape), rtol=1e-10)
+    np.testing.assert_allclose(module.running_square.numpy(), 0.9 + 0.1 * square[0, :, 0], rtol=1e-12)
+    kept = 0.1 * mean
+    wanted = 4**-0.7 * (rows - kept) / np.sqrt(0.9 + 0.1 * square + 1e-5)
+    np.testing.assert_allclose(module.eval()(x).numpy(), wanted.reshape(x.shape), rtol=1e-10)
+
+
+def test_norms_are_told_their_place_in_the_model() -> None:
+    from suite.runner.execute import make_workload
+    from suite.runner.spec import RunSpec
+
+    model = make_workload(RunSpec("digits-cnn", "bn-orth-shaped", "smoke")).model
+    factors = [m.factor for m in model.modules() if hasattr(m, "factor")]
+    assert factors == [pytest.approx((i + 1) ** -0.5) for i in range(len(factors))]
+    assert len(factors) == 3
+
+
+def gradient_growth(init: str, depth: int, centre: bool) -> float:
+    """Logarithm of the first layer's gradient norm over the last's, linear layers of batch size = width."""
+    width, generator = 32, torch.Generator().manual_seed(0)
+    fill = suite.method(init).make()
+    layers = [nn.Linear(width, width, bias=False).double() for _ in range(depth)]
+    for layer in layers:
+        ((parameter, info),) = named_parameters(nn.Sequential(layer))
+        with torch.no_grad():
+            fill(parameter, dataclasses.replace(info, role="matrix"), generator)
+    h = torch.randn(width, width, dtype=torch.float64, generator=generator)
+    for layer in layers:
+        h = suite.method("bn-orth-shaped").make(width, centre=centre).double()(layer(h))
+    (h * torch.randn(h.shape, dtype=torch.float64, generator=generator)).sum().backward()
+    return float((layers[0].weight.grad.norm() / layers[-1].weight.grad.norm()).log())
+
+
+@pytest.mark.parametrize("centre", [False, True])
+def test_gradients_do_not_explode_with_depth_on_orthogonal_weights(centre: bool) -> None:
+    """The paper's claim: bounded there, exponential in the depth with Gaussian weights."""
+    assert abs(gradient_growth("orthogonal", 100, centre)) < 0.2
+    shallow, deep = (gradient_growth("gaussian-critical", depth, centre) for depth in (40, 100))
+    assert 0.2 < shallow < 0.6 * deep
