@@ -7,6 +7,7 @@ says what is wrong.
 from __future__ import annotations
 
 import copy
+import functools
 import inspect
 import math
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 
 from suite.registry import Method
 from suite.train.roles import param_groups
+from suite.train.step import hessian_vector
 
 
 class ContractError(AssertionError):
@@ -182,17 +184,22 @@ def _optimize(method: Method, steps: int, interrupt: int = -1) -> tuple[list[flo
 def _step(optimizer: Any, model: nn.Module, x: Tensor, y: Tensor) -> float:
     """One step as the training loop takes it; returns the loss before it."""
 
+    def loss() -> Tensor:
+        return nn.functional.cross_entropy(model(x), y)
+
     def closure() -> Tensor:
         optimizer.zero_grad(set_to_none=True)
-        loss = nn.functional.cross_entropy(model(x), y)
-        loss.backward()
-        return loss.detach()
+        value = loss()
+        value.backward()
+        return value.detach()
 
+    if hasattr(optimizer, "set_hessian_vector"):
+        optimizer.set_hessian_vector(functools.partial(hessian_vector, loss))
     if getattr(optimizer, "needs_closure", False):
         return float(optimizer.step(closure))
-    loss = closure()
+    value = closure()
     optimizer.step()
-    return float(loss)
+    return float(value)
 
 
 def is_an_optimizer(method: Method) -> None:

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
+import math
 from collections import Counter
+from collections.abc import Callable
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from suite.recipe import Recipe
 from suite.train.roles import mark, mark_residual, named_parameters
-from suite.train.workload import Context
+from suite.train.workload import Context, DoesNotApply
+
+FORWARDS_PER_PASS = 3  # a forward-backward pass costs about three forward passes
 
 
 class Build:
@@ -18,12 +24,17 @@ class Build:
     Attributes
     ----------
     sites : how often each slot was built, for the test that a declared slot is used.
+    classifier : the module that was made last to give the model's output; its input are the model's features.
+    passes : forward-backward passes that the init's look at data was worth.
     """
+
+    classifier: nn.Module
 
     def __init__(self, context: Context) -> None:
         self.context = context
         self.recipe = context.recipe
         self.sites: Counter[str] = Counter()
+        self.passes = 0
 
     def activation(self, features: int) -> nn.Module:
         """The recipe's activation for `features` channels."""
@@ -48,11 +59,15 @@ class Build:
         self.sites["attention"] += 1
         return self.recipe["attention"].make(features, heads, causal)
 
-    @staticmethod
-    def head(features: int, outputs: int, bias: bool = True) -> nn.Linear:
-        """The output layer."""
-        layer = nn.Linear(features, outputs, bias=bias)
-        mark(layer, "head")
+    def head(self, features: int, outputs: int, bias: bool = True) -> nn.Module:
+        """The output layer: linear, unless the recipe's loss brings its own (`suite.slots`).
+
+        Of an `nn.Sequential` the last module is the classifier, with the role
+        "head"; those before it map features to features.
+        """
+        make = loss_head(self.recipe)
+        layer = nn.Linear(features, outputs, bias=bias) if make is None else make(features, outputs, bias)
+        self.classifier = mark(layer[-1] if isinstance(layer, nn.Sequential) else layer, "head")
         return layer
 
     @staticmethod
@@ -60,19 +75,32 @@ class Build:
         """Mark the last layer of a residual branch, for inits that treat it apart."""
         return mark_residual(layer)
 
-    def finish(self, model: nn.Module) -> nn.Module:
+    def finish(self, model: nn.Module, inputs: Callable[[], Tensor] | None = None) -> nn.Module:
         """Initialise every parameter by the recipe's init and move the model to the device.
 
         Each parameter draws from a stream of its own, named after it, so that
         changing one part of the model leaves every other weight as it was.
+
+        Parameters
+        ----------
+        inputs : draws a batch of training inputs, on the CPU, for an init that looks at data.
+
+        Raises
+        ------
+        DoesNotApply : the init looks at data and the task gives none.
         """
         if "init" in self.recipe:
-            fill = self.recipe["init"].make()
+            choice = self.recipe["init"]
+            fill, calibrate = choice.make(), getattr(choice.entry.factory, "calibrate", None)
             with torch.no_grad():
                 for parameter, info in list(named_parameters(model)):
                     if info.role != "other":
                         self.sites["init"] += 1
                         fill(parameter, info, self.context.generator("init", info.name))
+                if calibrate is not None:
+                    if inputs is None:
+                        raise DoesNotApply(f"{choice.method} looks at a batch of inputs, and this task shows none")
+                    self.passes += math.ceil(calibrate(model, inputs(), **choice.hp) / FORWARDS_PER_PASS)
         if "reparam" in self.recipe:
             self.sites["reparam"] += 1
             self.recipe["reparam"].make(model)
@@ -84,6 +112,13 @@ class Build:
         if _takes_features(choice.entry.factory):
             return choice.make(features=features)
         return choice.make()
+
+
+def loss_head(recipe: Recipe) -> Callable[[int, int, bool], nn.Module] | None:
+    """What makes the output layer that the recipe's loss brings; None where it brings none."""
+    if "loss" not in recipe or not hasattr(recipe["loss"].entry.factory, "head"):
+        return None
+    return functools.partial(recipe["loss"].entry.factory.head, **recipe["loss"].hp)
 
 
 def _takes_features(factory: object) -> bool:
