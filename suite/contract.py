@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from suite.registry import Method
+from suite.train.build import loss_head, output_layer
 from suite.train.roles import param_groups
 from suite.train.step import hessian_vector
 
@@ -260,17 +261,35 @@ def schedule_is_a_multiplier(method: Method) -> None:
 
 
 def loss_is_a_mean(method: Method) -> None:
-    """A finite scalar with a finite gradient, for ordinary and for extreme logits."""
+    """A finite scalar with a finite gradient, for ordinary and for extreme logits (features, where it has a head)."""
     loss = method.make()
     generator = torch.Generator().manual_seed(0)
     targets = torch.randint(0, 5, (16,), generator=generator)
     for scale in (1.0, 50.0):
-        logits = (scale * torch.randn(16, 5, generator=generator)).requires_grad_(True)
-        value = loss(logits, targets)
+        start, logits, more = loss_arguments(method, scale, generator)
+        value = loss(logits, targets, **more)
         _need(value.ndim == 0, f"gives shape {tuple(value.shape)}, not a scalar")
-        (gradient,) = torch.autograd.grad(value, logits)
+        (gradient,) = torch.autograd.grad(value, start)
         good = bool(value.isfinite()) and bool(gradient.isfinite().all())
-        _need(good, f"or its gradient is not finite for logits of scale {scale:g}")
+        _need(good, f"or its gradient is not finite for inputs of scale {scale:g}")
+
+
+def loss_arguments(
+    method: Method, scale: float, generator: torch.Generator
+) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    """A leaf tensor, and the logits and further arguments that a loss is given, computed from it.
+
+    The leaf is (16, 5) logits, or the (16, 8) inputs of the output layer that the loss brings.
+    """
+    if not hasattr(method.factory, "head"):
+        logits = (scale * torch.randn(16, 5, generator=generator)).requires_grad_(True)
+        return logits, logits, {}
+    layer, classifier = output_layer(loss_head(method, method.defaults)(8, 5, True))
+    kept: dict[str, Tensor] = {}
+    if "features" in inspect.signature(method.factory).parameters:
+        classifier.register_forward_pre_hook(lambda module, args: kept.update(features=args[0]))
+    inputs = (scale * torch.randn(16, 8, generator=generator)).requires_grad_(True)
+    return inputs, layer(inputs), kept
 
 
 def norm_keeps_shape(method: Method) -> None:

@@ -6,12 +6,13 @@ import functools
 import inspect
 import math
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from suite.recipe import Recipe
+from suite.registry import Method
 from suite.train.roles import mark, mark_residual, named_parameters
 from suite.train.workload import Context, DoesNotApply
 
@@ -65,9 +66,10 @@ class Build:
         Of an `nn.Sequential` the last module is the classifier, with the role
         "head"; those before it map features to features.
         """
-        make = loss_head(self.recipe)
-        layer = nn.Linear(features, outputs, bias=bias) if make is None else make(features, outputs, bias)
-        self.classifier = mark(layer[-1] if isinstance(layer, nn.Sequential) else layer, "head")
+        make: Callable[[int, int, bool], nn.Module] = nn.Linear
+        if "loss" in self.recipe:
+            make = loss_head(self.recipe["loss"].entry, self.recipe["loss"].hp)
+        layer, self.classifier = output_layer(make(features, outputs, bias))
         return layer
 
     @staticmethod
@@ -114,11 +116,15 @@ class Build:
         return choice.make()
 
 
-def loss_head(recipe: Recipe) -> Callable[[int, int, bool], nn.Module] | None:
-    """What makes the output layer that the recipe's loss brings; None where it brings none."""
-    if "loss" not in recipe or not hasattr(recipe["loss"].entry.factory, "head"):
-        return None
-    return functools.partial(recipe["loss"].entry.factory.head, **recipe["loss"].hp)
+def loss_head(method: Method, hp: Mapping[str, Any]) -> Callable[[int, int, bool], nn.Module]:
+    """What makes the output layer from (features, outputs, bias): the loss's own, or a linear layer."""
+    head = getattr(method.factory, "head", None)
+    return nn.Linear if head is None else functools.partial(head, **hp)
+
+
+def output_layer(layer: nn.Module) -> tuple[nn.Module, nn.Module]:
+    """The layer, and its classifier: the last module of an `nn.Sequential`, marked with the role "head"."""
+    return layer, mark(layer[-1] if isinstance(layer, nn.Sequential) else layer, "head")
 
 
 def _takes_features(factory: object) -> bool:
