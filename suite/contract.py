@@ -7,6 +7,7 @@ says what is wrong.
 from __future__ import annotations
 
 import copy
+import functools
 import inspect
 import math
 from collections.abc import Callable
@@ -16,7 +17,9 @@ import torch
 from torch import Tensor, nn
 
 from suite.registry import Method
+from suite.train.build import loss_head, output_layer
 from suite.train.roles import param_groups
+from suite.train.step import hessian_vector
 
 
 class ContractError(AssertionError):
@@ -182,17 +185,22 @@ def _optimize(method: Method, steps: int, interrupt: int = -1) -> tuple[list[flo
 def _step(optimizer: Any, model: nn.Module, x: Tensor, y: Tensor) -> float:
     """One step as the training loop takes it; returns the loss before it."""
 
+    def loss() -> Tensor:
+        return nn.functional.cross_entropy(model(x), y)
+
     def closure() -> Tensor:
         optimizer.zero_grad(set_to_none=True)
-        loss = nn.functional.cross_entropy(model(x), y)
-        loss.backward()
-        return loss.detach()
+        value = loss()
+        value.backward()
+        return value.detach()
 
+    if hasattr(optimizer, "set_hessian_vector"):
+        optimizer.set_hessian_vector(functools.partial(hessian_vector, loss))
     if getattr(optimizer, "needs_closure", False):
         return float(optimizer.step(closure))
-    loss = closure()
+    value = closure()
     optimizer.step()
-    return float(loss)
+    return float(value)
 
 
 def is_an_optimizer(method: Method) -> None:
@@ -253,17 +261,35 @@ def schedule_is_a_multiplier(method: Method) -> None:
 
 
 def loss_is_a_mean(method: Method) -> None:
-    """A finite scalar with a finite gradient, for ordinary and for extreme logits."""
+    """A finite scalar with a finite gradient, for ordinary and for extreme logits (features, where it has a head)."""
     loss = method.make()
     generator = torch.Generator().manual_seed(0)
     targets = torch.randint(0, 5, (16,), generator=generator)
     for scale in (1.0, 50.0):
-        logits = (scale * torch.randn(16, 5, generator=generator)).requires_grad_(True)
-        value = loss(logits, targets)
+        start, logits, more = loss_arguments(method, scale, generator)
+        value = loss(logits, targets, **more)
         _need(value.ndim == 0, f"gives shape {tuple(value.shape)}, not a scalar")
-        (gradient,) = torch.autograd.grad(value, logits)
+        (gradient,) = torch.autograd.grad(value, start)
         good = bool(value.isfinite()) and bool(gradient.isfinite().all())
-        _need(good, f"or its gradient is not finite for logits of scale {scale:g}")
+        _need(good, f"or its gradient is not finite for inputs of scale {scale:g}")
+
+
+def loss_arguments(
+    method: Method, scale: float, generator: torch.Generator
+) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    """A leaf tensor, and the logits and further arguments that a loss is given, computed from it.
+
+    The leaf is (16, 5) logits, or the (16, 8) inputs of the output layer that the loss brings.
+    """
+    if not hasattr(method.factory, "head"):
+        logits = (scale * torch.randn(16, 5, generator=generator)).requires_grad_(True)
+        return logits, logits, {}
+    layer, classifier = output_layer(loss_head(method, method.defaults)(8, 5, True))
+    kept: dict[str, Tensor] = {}
+    if "features" in inspect.signature(method.factory).parameters:
+        classifier.register_forward_pre_hook(lambda module, args: kept.update(features=args[0]))
+    inputs = (scale * torch.randn(16, 8, generator=generator)).requires_grad_(True)
+    return inputs, layer(inputs), kept
 
 
 def norm_keeps_shape(method: Method) -> None:

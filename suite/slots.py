@@ -33,7 +33,8 @@ _ALL = (
         "activation",
         "factory(**hp) -> nn.Module; factory(features=int, **hp) where it has per-channel parameters",
         "nonlinearity at every activation site; keeps the shape unless the module states a "
-        "`width_factor` (channels are dim 1 of 4-d inputs, else the last dim)",
+        "`width_factor` (channels are dim 1 of 4-d inputs, else the last dim); one that estimates its gradient "
+        "from the loss adds `score_loss(losses of the examples) -> scalar` to the training loss",
     ),
     Slot(
         "optimizer",
@@ -59,7 +60,8 @@ _ALL = (
     Slot(
         "init",
         "factory(tensor, info, generator, **hp) -> None",
-        "fills one parameter in place; `info` is a suite.train.roles.ParamInfo",
+        "fills one parameter in place; `info` is a suite.train.roles.ParamInfo; an attribute "
+        "`calibrate(model, inputs, **hp) -> forward passes` of the factory then looks at a batch of training inputs",
         bound=True,
     ),
     Slot(
@@ -95,7 +97,10 @@ _ALL = (
         "loss",
         "factory(logits, targets, **hp) -> scalar tensor",
         "training loss of (n, classes) logits and (n,) class indices, mean over examples; one that changes "
-        "over training takes `progress`, the share of the budget used",
+        "over training takes `progress`, the share of the budget used, and one of the model's features takes "
+        "`features`, the (n, width) inputs of its last layer; attributes of the factory: "
+        "`head(features, outputs, bias, **hp) -> nn.Module` brings an output layer of its own, "
+        "`binds_examples = True` adds the same example of each class to every batch",
         bound=True,
     ),
     Slot(

@@ -21,6 +21,7 @@ from suite.runner.spec import RunSpec
 from suite.seeds import seed_for
 from suite.train.average import Averager
 from suite.train.loop import Trainer
+from suite.train.step import hessian_vector
 from suite.train.workload import Workload
 
 
@@ -282,6 +283,72 @@ def test_a_part_that_wants_to_know_is_told_the_horizon_and_the_progress() -> Non
     workload.model = Curious(1, 1)
     Trainer(workload, PLAIN, 4).run(evals=1)
     assert told == [0.0, 0.25, 0.5, 0.75]
+
+
+# ---------------------------------------------------------------- Hessian-vector products
+
+
+def test_a_hessian_vector_product_agrees_with_the_whole_hessian() -> None:
+    torch.manual_seed(0)
+    x, y = torch.randn(20, 4, dtype=torch.float64), torch.randint(3, (20,))
+    first, second = (torch.randn(s, dtype=torch.float64).requires_grad_() for s in ((4, 5), (5, 3)))
+
+    def loss(a: Tensor, b: Tensor) -> Tensor:
+        return functional.cross_entropy((x @ a).tanh() @ b, y)
+
+    vectors = [torch.randn_like(first), torch.randn_like(second)]
+    whole = torch.autograd.functional.hessian(loss, (first.detach(), second.detach()))
+    products = hessian_vector(lambda: loss(first, second), [first, second], vectors)
+    for row, product in zip(whole, products, strict=True):
+        wanted = sum(torch.tensordot(block, v, 2) for block, v in zip(row, vectors, strict=True))
+        torch.testing.assert_close(product, wanted)
+
+
+def test_what_the_loss_depends_on_linearly_or_not_at_all_has_no_curvature() -> None:
+    line, idle = (torch.ones(3, requires_grad=True) for _ in range(2))
+    for found in (
+        hessian_vector(lambda: 2 * line.sum(), [line, idle], [torch.ones(3)] * 2),
+        hessian_vector(lambda: line.prod(), [line, idle], [torch.zeros(3)] * 2),
+    ):
+        assert [t.tolist() for t in found] == [[0.0] * 3] * 2
+
+
+def test_the_extra_passes_of_a_hessian_vector_product_are_counted_and_gradients_stay() -> None:
+    asked: list[tuple[list[Tensor], list[Tensor]]] = []
+
+    class Curious(torch.optim.SGD):
+        def set_hessian_vector(self, product: Callable[..., list[Tensor]]) -> None:
+            self.product = product
+
+        def step(self, closure: Any = None) -> None:  # type: ignore[override]
+            parameters = [p for group in self.param_groups for p in group["params"]]
+            before = [p.grad.clone() for p in parameters]
+            found = self.product(parameters, [torch.ones_like(p) for p in parameters])
+            assert all(torch.equal(p.grad, g) for p, g in zip(parameters, before, strict=True))
+            asked.append((parameters, found))
+
+    workload = Steps()
+    trainer = Trainer(workload, PLAIN, 3)
+    trainer.optimizer = Curious(list(workload.model.parameters()), lr=0.1)
+    trainer.stepper.optimizer = trainer.optimizer
+    trainer.optimizer.set_hessian_vector(trainer.hessian_vector)
+    trainer.schedule = lambda step, total: 1.0
+    for group in trainer.optimizer.param_groups:
+        group["initial_lr"] = group["lr"]
+    trainer.step()
+    assert workload.passes == 3
+    assert [float(t) for t in asked[0][1]] == [4.0, 4.0]  # the loss is (weight + bias)²
+
+
+@pytest.mark.parametrize("task", ["digits-cnn", "dyck-gpt", "convection", "add2-rlvr"])
+def test_sophia_is_given_products_in_every_family(task: str) -> None:
+    trainer = trainer_of(task, "sophia-h")
+    for _ in range(2):
+        assert math.isfinite(float(trainer.step()))
+    assert trainer.workload.passes == 4
+    curvature = [s["hessian"] for s in trainer.optimizer.state.values()]
+    assert any(bool(h.any()) for h in curvature)
+    assert all(bool(h.isfinite().all()) for h in curvature)
 
 
 # ---------------------------------------------------------------- evaluation

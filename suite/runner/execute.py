@@ -94,9 +94,9 @@ def _train(spec: RunSpec, outcome: Outcome, checkpoint: tuple[Path, float] | Non
     _require(spec)
     try:
         workload = make_workload(spec)
+        trainer = Trainer(workload, workload.context.recipe, spec.given)
     except (DataUnavailable, DoesNotApply) as error:
         raise Skipped(str(error)) from None
-    trainer = Trainer(workload, workload.context.recipe, spec.given)
     outcome.counts["setup_seconds"] = time.perf_counter() - started
     keep = Checkpoint(*checkpoint) if checkpoint else None
     tier = spec.info.tiers[spec.tier]

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
+import math
 from collections import Counter
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from suite.registry import Method
 from suite.train.roles import mark, mark_activation, mark_residual, named_parameters
-from suite.train.workload import Context
+from suite.train.workload import Context, DoesNotApply
+
+FORWARDS_PER_PASS = 3  # a forward-backward pass costs about three forward passes
 
 
 class Build:
@@ -18,13 +25,18 @@ class Build:
     Attributes
     ----------
     sites : how often each slot was built, for the test that a declared slot is used.
+    classifier : the module that was made last to give the model's output; its input are the model's features.
+    passes : forward-backward passes that the init's look at data was worth.
     """
+
+    classifier: nn.Module
 
     def __init__(self, context: Context) -> None:
         self.context = context
         self.recipe = context.recipe
         self.sites: Counter[str] = Counter()
         self.stacked: dict[str, list[nn.Module]] = {"norm": [], "attention": []}
+        self.passes = 0
 
     def activation(self, features: int) -> nn.Module:
         """The recipe's activation for `features` channels."""
@@ -53,11 +65,16 @@ class Build:
         self.stacked["attention"].append(attention)
         return attention
 
-    @staticmethod
-    def head(features: int, outputs: int, bias: bool = True) -> nn.Linear:
-        """The output layer."""
-        layer = nn.Linear(features, outputs, bias=bias)
-        mark(layer, "head")
+    def head(self, features: int, outputs: int, bias: bool = True) -> nn.Module:
+        """The output layer: linear, unless the recipe's loss brings its own (`suite.slots`).
+
+        Of an `nn.Sequential` the last module is the classifier, with the role
+        "head"; those before it map features to features.
+        """
+        make: Callable[[int, int, bool], nn.Module] = nn.Linear
+        if "loss" in self.recipe:
+            make = loss_head(self.recipe["loss"].entry, self.recipe["loss"].hp)
+        layer, self.classifier = output_layer(make(features, outputs, bias))
         return layer
 
     @staticmethod
@@ -65,13 +82,21 @@ class Build:
         """Mark the last layer of a residual branch, for inits that treat it apart."""
         return mark_residual(layer)
 
-    def finish(self, model: nn.Module) -> nn.Module:
+    def finish(self, model: nn.Module, inputs: Callable[[], Tensor] | None = None) -> nn.Module:
         """Initialise every parameter by the recipe's init and move the model to the device.
 
         Each parameter draws from a stream of its own, named after it, so that
         changing one part of the model leaves every other weight as it was. A norm or
         attention with a method `place(index, stack)` is told before that where it
         stands among those of the model.
+
+        Parameters
+        ----------
+        inputs : draws a batch of training inputs, on the CPU, for an init that looks at data.
+
+        Raises
+        ------
+        DoesNotApply : the init looks at data and the task gives none.
         """
         for stack in self.stacked.values():
             for index, module in enumerate(stack):
@@ -79,12 +104,17 @@ class Build:
                 if callable(place):
                     place(index, stack)
         if "init" in self.recipe:
-            fill = self.recipe["init"].make()
+            choice = self.recipe["init"]
+            fill, calibrate = choice.make(), getattr(choice.entry.factory, "calibrate", None)
             with torch.no_grad():
                 for parameter, info in list(named_parameters(model)):
                     if info.role != "other":
                         self.sites["init"] += 1
                         fill(parameter, info, self.context.generator("init", info.name))
+                if calibrate is not None:
+                    if inputs is None:
+                        raise DoesNotApply(f"{choice.method} looks at a batch of inputs, and this task shows none")
+                    self.passes += math.ceil(calibrate(model, inputs(), **choice.hp) / FORWARDS_PER_PASS)
         if "reparam" in self.recipe:
             self.sites["reparam"] += 1
             self.recipe["reparam"].make(model)
@@ -96,6 +126,17 @@ class Build:
         if _takes_features(choice.entry.factory):
             return choice.make(features=features)
         return choice.make()
+
+
+def loss_head(method: Method, hp: Mapping[str, Any]) -> Callable[[int, int, bool], nn.Module]:
+    """What makes the output layer from (features, outputs, bias): the loss's own, or a linear layer."""
+    head = getattr(method.factory, "head", None)
+    return nn.Linear if head is None else functools.partial(head, **hp)
+
+
+def output_layer(layer: nn.Module) -> tuple[nn.Module, nn.Module]:
+    """The layer, and its classifier: the last module of an `nn.Sequential`, marked with the role "head"."""
+    return layer, mark(layer[-1] if isinstance(layer, nn.Sequential) else layer, "head")
 
 
 def _takes_features(factory: object) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -15,7 +15,7 @@ from suite.recipe import Recipe
 from suite.train.average import Averager
 from suite.train.checkpoint import Checkpoint
 from suite.train.roles import param_groups
-from suite.train.step import Stepper
+from suite.train.step import Stepper, hessian_vector
 from suite.train.workload import Workload
 
 CHECK_EVERY = 32  # steps between looks at the loss for NaN
@@ -68,22 +68,41 @@ class Trainer:
         self.penalty = recipe["regularizer"].make(model) if "regularizer" in recipe else None
         for group in self.optimizer.param_groups:
             group.setdefault("initial_lr", group["lr"])
-        if hasattr(self.optimizer, "set_horizon"):
-            self.optimizer.set_horizon(budget)
-        listeners = [self.optimizer, *model.modules()]
+        for part in (self.optimizer, self.stepper):
+            _tell(part, "set_horizon", budget)
+        _tell(self.optimizer, "set_targets", workload.targets * budget)
+        _tell(self.optimizer, "set_hessian_vector", self.hessian_vector)
+        _tell(self.stepper, "set_model", model)
+        _tell(self.stepper, "set_held_out", self.held_out)
+        listeners = [self.optimizer, self.stepper, *model.modules()]
         self.listeners = [part.set_progress for part in listeners if hasattr(part, "set_progress")]
         found = (getattr(part, "after_step", None) for part in model.modules())
         self.followers = [follow for follow in found if callable(follow)]
 
+    def loss(self) -> Tensor:
+        """Training loss of the current batch at the current weights, the regularizer's penalty in it."""
+        loss = self.workload.loss()
+        return loss if self.penalty is None else loss + self.penalty()
+
     def closure(self) -> Tensor:
         """Loss and gradients of the current batch at the current weights: one counted pass."""
+        return self._backward(self.loss)
+
+    def held_out(self) -> Tensor:
+        """Loss and gradients of a fresh held-out batch, without any penalty: one counted pass."""
+        return self._backward(self.workload.held_out_loss)
+
+    def _backward(self, compute: Callable[[], Tensor]) -> Tensor:
         self.optimizer.zero_grad(set_to_none=True)
-        loss = self.workload.loss()
-        if self.penalty is not None:
-            loss = loss + self.penalty()
+        loss = compute()
         loss.backward()
         self.workload.passes += 1
         return loss.detach()
+
+    def hessian_vector(self, parameters: Sequence[Tensor], vectors: Sequence[Tensor]) -> list[Tensor]:
+        """Hessian of the current batch's training loss times `vectors`: two counted passes."""
+        self.workload.passes += 2
+        return hessian_vector(self.loss, parameters, vectors)
 
     def step(self) -> Tensor:
         """Draw a batch and update the weights once; returns the training loss before the update."""
@@ -204,6 +223,12 @@ class _Evaluating:
         self.weights.__exit__(None, None, None)
         trainer.workload.model.train()
         _switch(trainer.optimizer, "train")
+
+
+def _tell(part: object, hook: str, fact: object) -> None:
+    """Give `fact` to a part that has the hook (see `suite.train.step`)."""
+    if hasattr(part, hook):
+        getattr(part, hook)(fact)
 
 
 def _switch(optimizer: object, mode: str) -> None:

@@ -578,10 +578,13 @@ class PinnWorkload(Workload):
         self.problem = Problem(task, context)
         self.method: PdeMethod = recipe["pde-method"].make(self.problem)
         build = PinnBuild(context, jets=task.jets is not None)
-        self.model = build.finish(Surrogate(self.method, self.method.network(build, tier)))
+        surrogate = Surrogate(self.method, self.method.network(build, tier))
+        count, calibration = int(tier.sizes["points"]), context.generator("calibration")
+        self.model = build.finish(surrogate, lambda: task.domain.uniform(count, calibration))
+        self.passes += build.passes
         self.method.prepare(self.model)
         self.problem.choose_engine(self.model)
-        self.count = int(tier.sizes["points"])
+        self.count = count
         self.sampler: Sampler = recipe["sampler"].make(task.domain, self.count, context.generator("points"))
         self.sampler.magnitude = self.magnitude
         self.sites = build.sites

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -78,16 +79,26 @@ class SupervisedWorkload(Workload):
             data = Splits(*(_channels_last(t) for t in vars(data).values()))
         self.data = data.to(context.device)
         build = Build(context)
-        model = build.finish(task.model(build, context.tier))
+        model = build.finish(task.model(build, context.tier), lambda: self._calibration_inputs(data.train_x))
         if task.channels_last:
             model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.model = model
         self.sites = build.sites
+        self.passes += build.passes
+        self.targets = self.batch * math.prod(data.train_y.shape[1:])
         self.criterion = context.recipe["loss"].make()
-        self.times = "progress" in inspect.signature(context.recipe["loss"].entry.factory).parameters
+        factory = context.recipe["loss"].entry.factory
+        taken = inspect.signature(factory).parameters
+        self.times = "progress" in taken
+        self.kept: dict[str, Tensor] = {}
+        if "features" in taken:
+            build.classifier.register_forward_pre_hook(self._keep_features)
+        self.bound = first_of_each(self.data.train_y) if getattr(factory, "binds_examples", False) else None
+        self.estimators: list[Any] = [part for part in model.modules() if hasattr(part, "score_loss")]
         self.sites["loss"] += 1
         self.order_stream = context.generator("order")
         self.augment_stream = context.generator("augment")
+        self.held_out_stream = context.generator("held-out")
         self.order = torch.empty(0, dtype=torch.long)
         self.position = 0
         self.x = self.y = torch.empty(0)
@@ -101,12 +112,38 @@ class SupervisedWorkload(Workload):
         self.position += self.batch
         self.x = self.task.augment(self.data.train_x[index], self.augment_stream)
         self.y = self.data.train_y[index]
-        self.examples += len(index)
+        if self.bound is not None:
+            self.x = torch.cat([self.x, self.data.train_x[self.bound]])
+            self.y = torch.cat([self.y, self.data.train_y[self.bound]])
+        self.examples += len(self.y)
 
     def loss(self) -> Tensor:
-        logits = self.model(self.x)
+        return self._loss(self.x, self.y)
+
+    def held_out_loss(self) -> Tensor:
+        """Loss of examples of the validation split, drawn with replacement, of a training batch's size."""
+        rows = torch.randint(len(self.data.val_x), (self.batch,), generator=self.held_out_stream)
+        rows = rows.to(self.data.val_x.device)
+        return self._loss(self.data.val_x[rows], self.data.val_y[rows])
+
+    def _loss(self, x: Tensor, y: Tensor) -> Tensor:
+        logits = self.model(x)
         timed = {"progress": self.progress} if self.times else {}
-        return self.criterion(logits.flatten(0, -2), self.y.flatten(), **timed)
+        features = {name: kept.flatten(0, -2) for name, kept in self.kept.items()}
+        self.kept.clear()
+        loss = self.criterion(logits.flatten(0, -2), y.flatten(), **features, **timed)
+        if not self.estimators:
+            return loss
+        pairs = zip(logits.detach(), y, strict=True)
+        each = torch.stack([self.criterion(z.view(-1, z.shape[-1]), t.view(-1), **timed) for z, t in pairs])
+        return torch.stack([loss, *(part.score_loss(each) for part in self.estimators)]).sum()
+
+    def _keep_features(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        if self.model.training:
+            self.kept["features"] = inputs[0]
+
+    def _calibration_inputs(self, x: Tensor) -> Tensor:
+        return x[torch.randint(len(x), (self.batch,), generator=self.context.generator("calibration"))]
 
     def validate(self) -> dict[str, float]:
         return self.task.score({"logits": self._logits(self.data.val_x)}, self.data.val_y.cpu().numpy())
@@ -117,6 +154,11 @@ class SupervisedWorkload(Workload):
     @torch.no_grad()
     def _logits(self, x: Tensor) -> np.ndarray:
         return torch.cat([self.model(part) for part in x.split(self.eval_batch)]).float().cpu().numpy()
+
+
+def first_of_each(classes: Tensor) -> Tensor:
+    """Indices of the first example of each class that occurs in (n,) class indices, in the order of the classes."""
+    return torch.stack([(classes == c).nonzero()[0, 0] for c in classes.unique()])
 
 
 def _channels_last(t: Tensor) -> Tensor:

@@ -66,9 +66,12 @@ class Workload(ABC):
     steps : updates so far (the loop counts them).
     examples : training examples consumed so far.
     progress : share of the budget used before the current step, 0 to 1.
+    targets : predictions that one step's loss averages over (examples, or every token of them);
+        0 where a family does not count them.
     """
 
     model: nn.Module
+    targets: int = 0
     passes: int = 0
     steps: int = 0
     examples: int = 0
@@ -86,6 +89,15 @@ class Workload(ABC):
     @abstractmethod
     def loss(self) -> Tensor:
         """Training loss of the current batch at the current weights."""
+
+    def held_out_loss(self) -> Tensor:
+        """Loss of a fresh batch that is not trained on, for methods that learn hyper-parameters from one.
+
+        Raises
+        ------
+        DoesNotApply : the family has no such batches.
+        """
+        raise DoesNotApply("the task holds no examples out for methods that learn hyper-parameters")
 
     @abstractmethod
     def validate(self) -> dict[str, float]:

@@ -12,6 +12,8 @@ from scipy import stats
 from torch import Tensor, nn
 
 import suite
+from suite.runner.execute import make_workload
+from suite.runner.spec import RunSpec
 from suite.train.roles import ParamInfo, mark, mark_residual, named_parameters
 
 METHODS = suite.methods(slot="init")
@@ -78,6 +80,7 @@ REFERENCES: dict[str, tuple[Std, str]] = {
     "orthogonal": (haar, "any"),
     "orthogonal-critical": (fan_in(1.0), "any"),
     "gaussian-critical": (fan_in(1.0), "normal"),
+    "lsuv": (haar, "any"),  # before it looks at data
     "kumar": (fan_in(1.0), "normal"),
     "zero-residual": (lambda info: 0.0 if info.residual_out else 1 / math.sqrt(info.fan_in), "normal"),
     "lowrank-init": (fan_in(1.0), "any"),
@@ -291,3 +294,97 @@ def test_svd_rank_init_keeps_the_leading_part_at_the_norm_of_the_whole() -> None
     u, s, vh = np.linalg.svd(whole.numpy(), full_matrices=False)
     cut = (u[:, :10] * s[:10]) @ vh[:10]
     np.testing.assert_allclose(part.numpy(), cut * np.linalg.norm(s) / np.linalg.norm(s[:10]), atol=1e-5)
+
+
+# ---------------------------------------------------------------- inits that look at data
+
+
+def rescaled(weights: list[np.ndarray], biases: list[np.ndarray], x: np.ndarray, attempts: int) -> int:
+    """LSUV of a tanh MLP in numpy, in place; returns the forward passes it takes."""
+
+    def output(layer: int) -> np.ndarray:
+        h = x
+        for i in range(layer + 1):
+            h = (np.tanh(h) if i else h) @ weights[i].T + biases[i]
+        return h
+
+    forwards = 0
+    for i in range(len(weights)):
+        for _ in range(attempts + 1):
+            h = output(i)
+            forwards += 1
+            if abs(h.std() - 1) <= 0.1:
+                break
+            weights[i] /= h.std()
+            biases[i] -= h.mean() / h.std()
+    return forwards
+
+
+@pytest.mark.parametrize("attempts", [0, 10])
+def test_lsuv_rescales_layer_by_layer_as_in_numpy(attempts: int) -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(5, 30), nn.Tanh(), nn.Linear(30, 20), nn.Tanh(), nn.Linear(20, 4)).double()
+    with torch.no_grad():
+        net[0].weight.mul_(5.0)
+        net[2].bias.add_(2.0)
+    layers = [net[i] for i in (0, 2, 4)]
+    x = torch.randn(64, 5, dtype=torch.float64) + 1.0
+    weights = [layer.weight.detach().numpy().copy() for layer in layers]
+    biases = [layer.bias.detach().numpy().copy() for layer in layers]
+    wanted = rescaled(weights, biases, x.numpy(), attempts)
+    with torch.no_grad():
+        forwards = suite.method("lsuv").factory.calibrate(net, x, tolerance=0.1, attempts=attempts)
+    assert forwards == wanted
+    for layer, weight, bias in zip(layers, weights, biases, strict=True):
+        np.testing.assert_allclose(layer.weight.detach().numpy(), weight, rtol=1e-6)
+        np.testing.assert_allclose(layer.bias.detach().numpy(), bias, rtol=1e-6, atol=1e-7)
+    assert net.training
+
+
+@pytest.mark.parametrize("shape", [(40, 300), (200, 48), (60, 24, 3, 3)])
+def test_lsuv_starts_from_orthonormal_rows_or_columns(shape: tuple[int, ...]) -> None:
+    weight = torch.empty(shape)
+    (_, info), *_ = named_parameters(nn.Linear(2, 2))
+    suite.method("lsuv").make()(weight, info, torch.Generator().manual_seed(0))
+    matrix = weight.flatten(1)
+    short = matrix if len(matrix) <= matrix.shape[1] else matrix.mT
+    torch.testing.assert_close(short @ short.mT, torch.eye(len(short)), atol=1e-5, rtol=0)
+
+
+def test_lsuv_leaves_a_layer_that_gives_a_constant_or_is_not_called() -> None:
+    class Partly(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.used, self.idle = nn.Linear(3, 2), nn.Linear(3, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.used(0 * x)
+
+    net = Partly()
+    nn.init.zeros_(net.used.bias)
+    before = [p.clone() for p in net.parameters()]
+    with torch.no_grad():
+        assert suite.method("lsuv").factory.calibrate(net, torch.ones(4, 3), tolerance=0.1, attempts=10) == 2
+    assert all(torch.equal(a, b) for a, b in zip(before, net.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("task", ["digits-cnn", "hmm-gpt", "convection"])
+def test_lsuv_gives_every_layer_of_a_tasks_model_outputs_of_unit_deviation(task: str) -> None:
+    spec = RunSpec(task, "lsuv", "smoke", 0)
+    work = make_workload(spec)
+    plain = make_workload(RunSpec(task, "orthogonal", "smoke", 0))
+    layers = [m for m in work.model.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
+    stream = work.context.generator("calibration")
+    if task == "convection":
+        inputs = work.task.domain.uniform(work.count, stream)
+    else:
+        inputs = work.data.train_x[torch.randint(len(work.data.train_x), (work.batch,), generator=stream)]
+    deviations: list[float] = []
+    for layer in layers:
+        layer.register_forward_hook(lambda m, args, out: deviations.append(out.detach().std(correction=0).item()))
+    with torch.no_grad():
+        work.model.eval()(inputs)
+    assert len(deviations) == len(layers)
+    assert all(0.9 <= d <= 1.1 for d in deviations)
+    assert work.passes >= math.ceil(len(layers) / 3)
+    assert plain.passes == 0

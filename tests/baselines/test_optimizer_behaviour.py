@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from typing import Any
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor
 
 import suite
+from suite.train.step import hessian_vector
 
 DOUBLE = torch.float64
 
@@ -26,6 +28,9 @@ def parameter(values: Any) -> Tensor:
 
 
 def train(optimizer: torch.optim.Optimizer, loss: Any, steps: int) -> None:
+    if hasattr(optimizer, "set_hessian_vector"):
+        optimizer.set_hessian_vector(functools.partial(hessian_vector, loss))
+
     def closure() -> Tensor:
         optimizer.zero_grad()
         value = loss()
@@ -63,6 +68,7 @@ def rosenbrock(w: Tensor) -> Tensor:
         ("nesterov", {"lr": 1e-3}, 1500, 1e-2),
         ("shampoo", {"lr": 0.3, "interval": 1}, 1500, 1.0),
         ("schedule-free-adamw", {"lr": 0.05}, 1500, 0.1),
+        ("sophia-h", {"lr": 0.05, "weight_decay": 0.0}, 1500, 1e-9),
     ],
 )
 def test_rosenbrock_is_solved(name, hp, steps, reached):
@@ -130,6 +136,32 @@ class TestAMSGradCounterexample:
     @pytest.mark.parametrize("name", ["amsgrad", "amsgrad-paper"])
     def test_amsgrad_ends_at_the_optimum(self, name):
         assert self.after(name) < -0.9
+
+
+class TestSophia:
+    def test_an_entry_without_positive_curvature_moves_by_the_learning_rate(self):
+        w = parameter([1.0, 1.0, 1.0])
+        curvature = torch.tensor([-2.0, 0.0, 1e-3], dtype=DOUBLE)
+        optimizer = make("sophia-h", w, lr=0.03, weight_decay=0.0)
+        train(optimizer, lambda: (0.5 * curvature * w**2 + w).sum(), 1)
+        torch.testing.assert_close(1 - w.detach(), torch.tensor([-0.03, 0.03, 0.03], dtype=DOUBLE))
+
+    def test_steep_entries_take_newtons_step(self):
+        """With every refresh averaged out and γ = 1, m/h is the way to the minimum."""
+        h = torch.logspace(1, 4, 8, dtype=DOUBLE)
+        w = parameter(torch.full((8,), 0.5))
+        hp = {"lr": 1.0, "betas": (0.0, 0.99), "gamma": 1.0, "weight_decay": 0.0, "interval": 1}
+        optimizer = make("sophia-h", w, **hp)
+        optimizer.param_groups[0]["lr"] = 0.0
+        train(optimizer, lambda: (0.5 * h * w**2).sum(), 2000)
+        optimizer.param_groups[0]["lr"] = 1.0
+        train(optimizer, lambda: (0.5 * h * w**2).sum(), 1)
+        assert w.detach().abs().max() < 0.25
+
+    def test_it_says_what_it_lacks(self):
+        w = parameter([1.0])
+        with pytest.raises(RuntimeError, match="set_hessian_vector"):
+            step_with(make("sophia-h", w), (w, torch.ones(1, dtype=DOUBLE)))
 
 
 class TestLionBox:

@@ -17,6 +17,7 @@ import pytest
 import torch
 
 import suite
+from suite.train.step import hessian_vector
 
 STEPS = 50
 SHAPES = {
@@ -51,6 +52,7 @@ CHANGED: dict[str, dict[str, Any]] = {
     "adamnc": {"gamma": 0.99},
     "aprox-ftrl": {"power": 0.5, "lr": 0.5},
     "mars": {"gamma": 0.5},
+    "sophia-h": {"gamma": 20.0, "betas": (0.9, 0.8), "interval": 3, "lr": 0.02},
     "sign-descent": {"momentum": 0.5},
     "spectral-descent": {"momentum": 0.5},
     "modular-descent": {"momentum": 0.5},
@@ -83,6 +85,12 @@ class Problem:
         x, y = self.x[t % len(self.x)], self.y[t % len(self.x)]
         residual = x @ np.concatenate([w[name].reshape(-1) for name in self.shapes]) - y
         return float(np.log(np.cosh(residual)).mean()), self.split(x.T @ np.tanh(residual) / len(y))
+
+    def curvature(self, t: int, w: dict[str, np.ndarray]) -> np.ndarray:
+        """Hessian of the loss on the batch of step `t`, in all entries as one vector."""
+        x, y = self.x[t % len(self.x)], self.y[t % len(self.x)]
+        residual = x @ np.concatenate([w[name].reshape(-1) for name in self.shapes]) - y
+        return x.T @ (x / (np.cosh(residual) ** 2 * len(y))[:, None])
 
     def loss(self, t: int, w: dict[str, torch.Tensor]) -> torch.Tensor:
         """The same loss in torch."""
@@ -123,6 +131,8 @@ def registered_trajectory(method: Any, problem: Problem) -> dict[str, np.ndarray
             group["lr"] = group["initial_lr"] * schedule(t)
         if hasattr(optimizer, "set_progress"):
             optimizer.set_progress(t / STEPS)
+        if hasattr(optimizer, "set_hessian_vector"):
+            optimizer.set_hessian_vector(functools.partial(hessian_vector, lambda t=t: problem.loss(t, w)))
         if getattr(optimizer, "needs_closure", False):
             optimizer.step(closure)
         else:
@@ -703,6 +713,22 @@ def dual_share(gap, strength, start, g):
         middle = 0.5 * (low + high)
         low, high = (middle, high) if slope(middle) > 0 else (low, middle)
     return 0.5 * (low + high)
+
+
+@whole("sophia-h")
+def _sophia_h(problem, h):
+    w, m, diagonal = dict(problem.start), dict.fromkeys(problem.start, 0.0), dict.fromkeys(problem.start, 0.0)
+    stream = torch.Generator().manual_seed(h.seed)
+    for t in range(STEPS):
+        g, lr = problem.gradient(t, w)[1], h.lr * schedule(t)
+        m = {k: h.betas[0] * m[k] + (1 - h.betas[0]) * g[k] for k in w}
+        if t % h.interval == 0:
+            u = np.concatenate([torch.randn(w[k].shape, generator=stream).double().numpy().reshape(-1) for k in w])
+            estimate = problem.split(u * (problem.curvature(t, w) @ u))
+            diagonal = {k: h.betas[1] * diagonal[k] + (1 - h.betas[1]) * estimate[k] for k in w}
+        step = {k: np.clip(m[k] / np.maximum(h.gamma * diagonal[k], h.eps), -1, 1) for k in w}
+        w = {k: w[k] - lr * at_step(h, t, k).wd * w[k] - lr * step[k] for k in w}
+    return w
 
 
 def torch_lbfgs(problem, h, w, first_step):

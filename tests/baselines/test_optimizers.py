@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 from collections.abc import Callable
 from typing import Any
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor
 
 import suite
+from suite.train.step import hessian_vector
 
 METHODS = {m.name: m for m in suite.methods(slot="optimizer")}
 STEPPED = [n for n in METHODS if n not in ("lbfgs", "adam-lbfgs", "spider", "aprox-ftrl")]
@@ -66,6 +68,8 @@ class Run:
             group["lr"] = group["initial_lr"] * (1 - 0.5 * t / TOTAL if rate is None else rate)
         if hasattr(self.optimizer, "set_progress"):
             self.optimizer.set_progress(t / TOTAL)
+        if hasattr(self.optimizer, "set_hessian_vector"):
+            self.optimizer.set_hessian_vector(functools.partial(hessian_vector, lambda: (loss or self.loss)(t)))
         if getattr(self.optimizer, "needs_closure", False):
             self.optimizer.step(closure)
         else:

@@ -54,6 +54,7 @@ CLOSED_FORMS: dict[str, Callable[[float], float]] = {
     "step-decay": lambda t: 1.0 if t < 500 else 0.1 if t < 750 else 0.01,
     "one-cycle": one_cycle,
     "wsd": lambda t: ramp(t, 50) * tail(t, 200, lambda u: 1 - u),
+    "wsd-linear": lambda t: ramp(t, 50) * min(1.0, (1000 - t) / 200),
     "wsd-cosine": lambda t: ramp(t, 50) * tail(t, 200, lambda u: math.cos(math.pi * u / 2) ** 2),
     "wsd-mirror-cosine": lambda t: ramp(t, 50) * tail(t, 200, lambda u: 2 * (1 - u) - math.cos(math.pi * u / 2) ** 2),
     "wsd-square": lambda t: ramp(t, 50) * tail(t, 200, lambda u: (1 - u) * (1 + u)),
