@@ -53,7 +53,13 @@ class History:
 
 
 class Trainer:
-    """A workload and its recipe, ready to step."""
+    """A workload and its recipe, ready to step.
+
+    The optimizer and the model's modules may define ``set_progress(share)``, called
+    before each step with the share of the budget used. The model's modules may
+    define ``auxiliary_loss()``: a scalar of the last training-mode forward pass,
+    whose mean over these modules is added to the loss.
+    """
 
     def __init__(self, workload: Workload, recipe: Recipe, budget: float) -> None:
         self.workload = workload
@@ -70,8 +76,9 @@ class Trainer:
             group.setdefault("initial_lr", group["lr"])
         if hasattr(self.optimizer, "set_horizon"):
             self.optimizer.set_horizon(budget)
-        listeners = [self.optimizer, *model.modules()]
-        self.listeners = [part.set_progress for part in listeners if hasattr(part, "set_progress")]
+        parts: list[Any] = list(model.modules())
+        self.listeners = [part.set_progress for part in (self.optimizer, *parts) if hasattr(part, "set_progress")]
+        self.auxiliaries = [part.auxiliary_loss for part in parts if hasattr(part, "auxiliary_loss")]
 
     def closure(self) -> Tensor:
         """Loss and gradients of the current batch at the current weights: one counted pass."""
@@ -79,6 +86,8 @@ class Trainer:
         loss = self.workload.loss()
         if self.penalty is not None:
             loss = loss + self.penalty()
+        if self.auxiliaries:
+            loss = loss + torch.stack([auxiliary() for auxiliary in self.auxiliaries]).mean()
         loss.backward()
         self.workload.passes += 1
         return loss.detach()
