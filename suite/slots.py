@@ -74,7 +74,7 @@ _ALL = (
         "block",
         "factory(features, hidden, activation, **hp) -> nn.Module",
         "feed-forward block (..., features) -> (..., features); `activation(n)` makes the "
-        "recipe's activation for n features",
+        "recipe's activation for n features; modules may define the hooks of suite.train.loop.Trainer",
     ),
     Slot(
         "attention",

@@ -189,6 +189,25 @@ class Steps(Workload):
 PLAIN = Recipe({"optimizer": Choice("sgd", {"lr": 0.01}), "schedule": Choice("constant", {})})
 
 
+class Charging(nn.Module):
+    """Charges `price` for its scalar, which starts at 1."""
+
+    def __init__(self, price: float) -> None:
+        super().__init__()
+        self.price, self.value = price, nn.Parameter(torch.ones(()))
+
+    def auxiliary_loss(self) -> Tensor:
+        return self.price * self.value
+
+
+def test_auxiliary_losses_of_modules_are_averaged_into_the_loss() -> None:
+    workload = Steps()
+    bare = float(Trainer(workload, PLAIN, 10).closure())
+    workload.model.charges = nn.ModuleList([Charging(1.0), Charging(5.0)])
+    assert float(Trainer(workload, PLAIN, 10).closure()) == bare + 3.0
+    assert [float(part.value.grad) for part in workload.model.charges] == [0.5, 2.5]
+
+
 @pytest.mark.parametrize(
     ("price", "budget", "steps"),
     [(1.0, 10, 10), (3.0, 10, 4), (1.0, 10.5, 11), (7.0, 3, 1), (0.5, 3, 6), (1.0, 0.1, 1)],

@@ -144,10 +144,10 @@ class Jet:
 
     def __getitem__(self, index: Any) -> Jet:
         """Columns of the jet, indexed as ``x[:, columns]``."""
-        rows, columns = index
-        if rows != slice(None) or not isinstance(columns, slice):
-            raise TypeError("a jet is indexed by columns only: x[:, start:stop]")
-        return self._like([None if p is None else p[..., columns] for p in self.parts])
+        match index:
+            case slice(start=None, stop=None, step=None), slice() as columns:
+                return self._like([None if p is None else p[..., columns] for p in self.parts])
+        raise TypeError("a jet is indexed by columns only: x[:, start:stop]")
 
     def square(self) -> Jet:
         return self * self
@@ -312,14 +312,15 @@ def directional_laplacian(network: Network, x: Tensor, directions: Tensor, facto
 def agrees(engine: Engine, network: nn.Module, x: Tensor, residual: Any) -> bool:
     """Whether `network` can be run on jets and its residual is then that of nested differentiation.
 
-    False for layers without a rule, activations that mix columns or rows, and random ones.
+    False for layers without a rule, which ask a jet for what only a tensor has, for
+    activations that mix columns or rows, and for random ones.
     """
     found = []
     for candidate in (engine, autograd_fields):
         points = x.detach().requires_grad_()
         try:
             found.append(residual(points, *candidate(network, points)).detach())
-        except TypeError:
+        except (TypeError, AttributeError):
             return False
     jets, nested = found
     scale = PROBE_TOLERANCE * float(nested.abs().mean())

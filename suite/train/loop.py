@@ -53,7 +53,13 @@ class History:
 
 
 class Trainer:
-    """A workload and its recipe, ready to step."""
+    """A workload and its recipe, ready to step.
+
+    The optimizer and the model's modules may define ``set_progress(share)``, called
+    before each step with the share of the budget used. The model's modules may
+    define ``auxiliary_loss()``: a scalar of the last training-mode forward pass,
+    whose mean over these modules is added to the loss.
+    """
 
     def __init__(self, workload: Workload, recipe: Recipe, budget: float) -> None:
         self.workload = workload
@@ -74,15 +80,20 @@ class Trainer:
         _tell(self.optimizer, "set_hessian_vector", self.hessian_vector)
         _tell(self.stepper, "set_model", model)
         _tell(self.stepper, "set_held_out", self.held_out)
-        listeners = [self.optimizer, self.stepper, *model.modules()]
+        parts: list[Any] = list(model.modules())
+        listeners = [self.optimizer, self.stepper, *parts]
         self.listeners = [part.set_progress for part in listeners if hasattr(part, "set_progress")]
-        found = (getattr(part, "after_step", None) for part in model.modules())
-        self.followers = [follow for follow in found if callable(follow)]
+        self.auxiliaries = [part.auxiliary_loss for part in parts if hasattr(part, "auxiliary_loss")]
+        self.followers = [part.after_step for part in parts if callable(getattr(part, "after_step", None))]
 
     def loss(self) -> Tensor:
-        """Training loss of the current batch at the current weights, the regularizer's penalty in it."""
+        """Training loss of the current batch at the current weights, penalties of regularizer and modules in it."""
         loss = self.workload.loss()
-        return loss if self.penalty is None else loss + self.penalty()
+        if self.penalty is not None:
+            loss = loss + self.penalty()
+        if self.auxiliaries:
+            loss = loss + torch.stack([auxiliary() for auxiliary in self.auxiliaries]).mean()
+        return loss
 
     def closure(self) -> Tensor:
         """Loss and gradients of the current batch at the current weights: one counted pass."""
