@@ -101,7 +101,7 @@ def launch(
 
     with _display(quiet) as report:
         pool = Pool(out, workers or os.cpu_count() or 1, memory, limit, report, checkpoint)
-        previous = signal.signal(signal.SIGTERM, _interrupt)
+        previous = signal.signal(signal.SIGTERM, interrupt)
         try:
             if seconds_board:
                 specs = pool.charge(specs, max(cost, 3.0))
@@ -172,7 +172,7 @@ def _forget_failures(out: Path, planned: set[str]) -> None:
             row_path(out, run_id, "error").unlink()
 
 
-def _interrupt(*_: object) -> None:
+def interrupt(*_: object) -> None:
     raise KeyboardInterrupt
 
 
