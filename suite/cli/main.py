@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from suite.cli import board, check, data, gate, listing, new, results, run, tune
+from suite.cli import bench, board, check, data, gate, listing, new, results, run, tune
 from suite.registry import RegistryError, add_entry_file
 
 app = typer.Typer(
@@ -46,6 +46,7 @@ app.add_typer(data.app, name="data")
 app.command("board")(board.board)
 app.command("check")(check.check)
 app.command("gate")(gate.gate)
+app.add_typer(bench.app, name="bench")
 app.command("new")(new.new)
 
 
