@@ -89,7 +89,7 @@ class Gate:
     def judge(self, facts: dict[Cell, Facts]) -> dict[Cell, Rows]:
         """Verdicts on failures, quality and definition of these cells; returns the rows of the first batch."""
         rows = self._first(facts)
-        doubtful = [c for c, (base, head, _) in rows.items() if _doubtful(quality(facts[c], c.method, base, head))]
+        doubtful = [cell for cell, first in rows.items() if _doubtful(cell, facts[cell], first)]
         fresh = self._fresh(doubtful)
         for cell, first in rows.items():
             self.found += _verdicts(cell, facts[cell], first, fresh.get(cell))
@@ -320,8 +320,11 @@ def _facts(cell: Cell, base: Listing, head: Listing) -> Facts:
     return Facts(cell.task, cell.tier, stated["direction"], stated.get("best"), stated.get("sd"), stated.get("floor"))
 
 
-def _doubtful(verdict: Verdict) -> bool:
-    return verdict.verdict != PASS and not verdict.rule.startswith(REVIEW)
+def _doubtful(cell: Cell, facts: Facts, first: Rows) -> bool:
+    """Whether fresh seeds may change the verdict: quality is open, and no run is lost that was not before."""
+    verdict = quality(facts, cell.method, first.base, first.head)
+    lost = failures(facts, cell.method, first.base, first.head).verdict == FAIL
+    return not lost and verdict.verdict != PASS and not verdict.rule.startswith(REVIEW)
 
 
 def _verdicts(cell: Cell, facts: Facts, first: Rows, fresh: Rows | None) -> list[Verdict]:
