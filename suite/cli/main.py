@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from suite.cli import board, check, claims, compare, data, gate, listing, new, results, run, tune
+from suite.cli import bench, board, check, claims, compare, data, gate, listing, new, results, run, tune
 from suite.registry import RegistryError, add_entry_file
 
 app = typer.Typer(
@@ -48,6 +48,7 @@ app.command("board")(board.board)
 app.command("claims")(claims.claims)
 app.command("check")(check.check)
 app.command("gate")(gate.gate)
+app.add_typer(bench.app, name="bench")
 app.command("new")(new.new)
 
 

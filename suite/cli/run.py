@@ -127,7 +127,7 @@ def launch(
 
     with _display(quiet) as report:
         pool = Pool(out, workers or os.cpu_count() or 1, memory, limit, report, checkpoint, attempt)
-        previous = signal.signal(signal.SIGTERM, _interrupt)
+        previous = signal.signal(signal.SIGTERM, interrupt)
         try:
             if seconds_board:
                 specs = pool.charge(specs, max(cost, 3.0))
@@ -220,7 +220,7 @@ def _forget_failures(out: Path, planned: set[str]) -> None:
             path.unlink()
 
 
-def _interrupt(*_: object) -> None:
+def interrupt(*_: object) -> None:
     raise KeyboardInterrupt
 
 

@@ -3,58 +3,121 @@
 from __future__ import annotations
 
 import math
-
-import pandas as pd
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from suite.gate.quality import FAIL, INCONCLUSIVE, PASS, Verdict
 
-COUNTERS = {"flops": "flops", "elementwise": "elements", "saved_bytes": "memory", "state_bytes": "optimizer state"}
+# column -> what it counts; the last only on CUDA
+COUNTERS = {
+    "flops": "flops",
+    "elementwise": "elements",
+    "saved_bytes": "memory",
+    "state_bytes": "optimizer state",
+    "peak_cuda_bytes": "peak memory",
+}
 COUNTER_MARGIN = 0.05
-TIME_MARGIN = 0.10
+TIME_MARGIN, TIME_MARGIN_CUDA = 0.10, 0.05
 
 
-def counters(task: str, method: str, base: pd.Series, head: pd.Series) -> list[Verdict]:
-    """Exact counts of the training, the same on every machine: any growth over the margin fails.
-
-    A growth that the reference recipe shows too is the engine's, and is
-    reported where it happened: on the reference's own row.
-    """
-    verdicts = []
-    for column, question in COUNTERS.items():
-        old, new = base[column], head[column]
-        if pd.isna(old) or pd.isna(new):
-            continue
-        growth = new / old - 1 if old else (0.0 if not new else math.inf)
-        verdict = FAIL if growth > COUNTER_MARGIN else PASS
-        rule = f"exact count: {old:.4g} before, {new:.4g} now"
-        verdicts.append(Verdict(task, method, question, verdict, rule, growth, growth, growth, COUNTER_MARGIN))
-    return verdicts
+def known(value: Any) -> bool:
+    """Whether a count is there: a finite number."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def step_time(task: str, method: str, stored: float, measured: list[dict[str, float]], noise: float) -> Verdict:
-    """Step time over the reference's, now against stored, both measured interleaved.
+def counters(task: str, method: str, base: Mapping[str, Any], head: Mapping[str, Any], **more: Any) -> list[Verdict]:
+    """Exact counts of the training, the same on every machine: growth over 5% fails, and so does a count that is gone.
+
+    A growth that the reference recipe shows too is the engine's, and stands on
+    the reference's own row as well.
 
     Parameters
     ----------
-    stored : the stored ratio.
-    measured : one or more measurements of today's ratio (cost_ratio, cost_low, cost_high).
-    noise : |log ratio| of the reference against itself in this job (the A/A arm).
-
-    Notes
-    -----
-    FAIL when the lower bound passes the margin in every measurement. When the
-    A/A arm leaves half the margin the machine cannot tell, and says so.
+    base, head : counts by column; what base does not have is not held.
+    more : further fields of the verdicts.
     """
-    logs = [(math.log(m["cost_low"] / stored), math.log(m["cost_high"] / stored)) for m in measured]
-    low, high = max(a for a, _ in logs), max(b for _, b in logs)
-    effect = math.log(measured[-1]["cost_ratio"] / stored)
-    margin = math.log1p(TIME_MARGIN)
-    worse = all(a > margin for a, _ in logs)
-    if worse and noise > margin / 2:
-        verdict, rule = INCONCLUSIVE, f"machine too noisy: the reference against itself is {math.expm1(noise):.0%} off"
-    elif worse:
-        verdict, rule = FAIL, f"ratio to the reference {stored:.3f} before, {measured[-1]['cost_ratio']:.3f} now"
-    else:
-        verdict, rule = PASS, f"ratio to the reference {stored:.3f} before, {measured[-1]['cost_ratio']:.3f} now"
-    effect, low, high = (math.expm1(v) for v in (effect, low, high))
-    return Verdict(task, method, "step time", verdict, rule, effect, low, high, TIME_MARGIN)
+    verdicts = []
+    for column, question in COUNTERS.items():
+        old, new = base.get(column), head.get(column)
+        if not known(old):
+            continue
+        if not known(new):
+            rule = f"exact count: {old:.6g} before, missing or not a number now"
+            verdicts.append(Verdict(task, method, question, FAIL, rule, margin=COUNTER_MARGIN, **more))
+            continue
+        growth = new / old - 1 if old else (math.inf if new else 0.0)
+        verdict = FAIL if growth > COUNTER_MARGIN else PASS
+        rule = f"exact count: {old:.6g} before, {new:.6g} now"
+        held = COUNTER_MARGIN
+        verdicts.append(Verdict(task, method, question, verdict, rule, growth, growth, growth, held, held, **more))
+    return verdicts
+
+
+@dataclass(frozen=True)
+class Timing:
+    """One measurement of head's step time over base's, as log ratios; + is slower.
+
+    Attributes
+    ----------
+    value, low, high : log ratio with its 95% interval.
+    itself : |log ratio| of base against base in the same job (the A/A arm); NaN where it was not measured.
+    pairs : ABBA quadruples behind it.
+    seconds : what it took.
+    """
+
+    value: float
+    low: float
+    high: float
+    itself: float = math.nan
+    pairs: int = 0
+    seconds: float = 0.0
+
+    def decide(self, margin: float) -> tuple[str, str]:
+        """(verdict, why): FAIL above `margin`, PASS below it, INCONCLUSIVE between or where the machine cannot tell."""
+        held = math.log1p(margin)
+        if self.itself > held / 2:
+            return INCONCLUSIVE, f"machine too noisy: base against itself is {math.expm1(self.itself):.0%} off"
+        if self.low > held:
+            return FAIL, "slower"
+        if self.high < held:
+            return PASS, "no slower"
+        return INCONCLUSIVE, "too few or too noisy steps to tell"
+
+
+def step_time(task: str, method: str, timings: Sequence[Timing], margin: float = TIME_MARGIN, **more: Any) -> Verdict:
+    """Step time of head over base's; FAIL when every measurement fails, a fresh second one included.
+
+    Parameters
+    ----------
+    timings : one, or two where the first did not pass.
+    margin : relative growth that counts.
+    more : further fields of the verdict.
+    """
+    decided = [timing.decide(margin) for timing in timings]
+    last, (verdict, why) = timings[-1], decided[-1]
+    if verdict == FAIL and (len(timings) < 2 or any(word != FAIL for word, _ in decided)):
+        verdict, why = INCONCLUSIVE, "slower, not confirmed by a second measurement"
+    ratios = ", then ".join(f"{math.exp(t.value):.3f}" for t in timings)
+    rule = f"{why}: step time head / base {ratios} ({last.pairs} ABBA pairs"
+    rule += ")" if math.isnan(last.itself) else f"; base / base off by {math.expm1(last.itself):.1%})"
+    half = (last.high - last.low) / 2
+    effect, low, high = (math.expm1(v) for v in (last.value, last.low, last.high))
+    detectable = math.expm1(math.log1p(margin) + half)
+    seconds = sum(t.seconds for t in timings)
+    return Verdict(
+        task, method, "step time", verdict, rule, effect, low, high, margin, detectable, seconds=seconds, **more
+    )
+
+
+def against_stored(stored: Mapping[str, Any], now: Mapping[str, Any], itself: float = math.nan) -> Timing:
+    """Growth of a cost ratio to the reference, stored and measured now; both intervals count.
+
+    Parameters
+    ----------
+    stored, now : cost_ratio, cost_low and cost_high.
+    itself : |log ratio| of the reference against itself in this job.
+    """
+    value = math.log(now["cost_ratio"] / stored["cost_ratio"])
+    low, high = math.log(now["cost_low"] / stored["cost_high"]), math.log(now["cost_high"] / stored["cost_low"])
+    return Timing(value, low, high, itself, int(now.get("pairs", 0) or 0), float(now.get("seconds", 0.0)))

@@ -26,6 +26,7 @@ from suite.stats.intervals import (
     Interval,
     bootstrap_interval,
     mean_interval,
+    median_interval,
     t_interval,
     tost,
     wilson_interval,
@@ -42,6 +43,8 @@ from suite.stats.paired import (
 )
 from suite.stats.power import (
     GatePower,
+    gate_detectable,
+    gate_failure,
     gate_power,
     minimum_detectable_effect,
     paired_power,
@@ -64,19 +67,20 @@ from suite.stats.speedup import cell_speedups, ladder_report, suite_speedups
 from suite.stats.stability import leave_one_method_out, leave_one_task_out, rank_agreement, stability_summary
 from suite.stats.table import REFERENCE, Cells, TableError, check_runs
 from suite.stats.tuning import best_of_k, sensitivity
-from suite.stats.verdict import GateDecision, t1_decision, t2_decision
+from suite.stats.verdict import GateDecision, t1_decision, t2_decision, unpaired_decision
 
 __all__ = [
     "METRICS", "REFERENCE", "Board", "BoardMetric", "Cells", "Claim", "Comparisons", "Equivalence", "GateDecision",
     "GatePower", "Interval", "PairedTest", "TableError", "best_of_k", "board_table", "bootstrap_interval",
     "bradley_terry", "cell_speedups", "cell_states", "check_ladder", "check_runs", "claim_table", "claim_verdict",
     "compact_letters", "compare_all", "comparison_table", "default_looks", "effective_speedup", "elo_ratings",
-    "error_spent", "first_place", "gate_power", "holm", "interquartile_mean", "iqm", "iqm_interval",
-    "ladder_report", "leave_one_method_out", "leave_one_task_out", "look_levels", "margin_verdict", "mean_interval",
-    "mean_ranks", "metric_agreement", "minimum_detectable_effect", "next_cells", "noise_margin",
+    "error_spent", "first_place", "gate_detectable", "gate_failure", "gate_power", "holm", "interquartile_mean",
+    "iqm", "iqm_interval", "ladder_report", "leave_one_method_out", "leave_one_task_out", "look_levels",
+    "margin_verdict", "mean_interval", "mean_ranks", "median_interval", "metric_agreement",
+    "minimum_detectable_effect", "next_cells", "noise_margin",
     "paired_differences", "paired_power", "paired_summary", "paired_test", "pairing_gain", "pairwise_win_rates",
     "performance_profile", "profile_area", "profiles", "rank_agreement", "rank_intervals", "score_profiles",
     "seeds_needed", "seeds_saved", "sensitivity", "shares_letter", "sign_flip_test", "stability_summary",
     "suite_false_alarm", "suite_speedups", "t1_decision", "t2_decision", "t_interval", "task_ranks", "tie_letters",
-    "tost", "wilson_interval", "win_rate_interval", "win_rates",
+    "tost", "unpaired_decision", "wilson_interval", "win_rate_interval", "win_rates",
 ]  # fmt: skip

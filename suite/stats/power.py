@@ -154,6 +154,37 @@ def gate_power(shift: float, sd: float, margin: float, n: int = 5, alpha: float 
     return GatePower(passes, fails, open_after - fails, final_pass, final_fail, 1.0 - final_pass - final_fail)
 
 
+@lru_cache(maxsize=1024)
+def gate_failure(shift: float, sd: float, margin: float, batches: tuple[int, ...] = (5, 5)) -> float:
+    """Chance that a cell gets a FAIL for a true shift (+ is worse): every batch of seeds has to fail on its own.
+
+    Parameters
+    ----------
+    shift, sd, margin : as in `gate_power`.
+    batches : pairs in the first batch and in each that confirms it.
+    """
+    return math.prod(gate_power(shift, sd, margin, n).fails for n in batches)
+
+
+@lru_cache(maxsize=1024)
+def gate_detectable(sd: float, margin: float, batches: tuple[int, ...] = (5, 5), power: float = 0.8) -> float:
+    """Smallest true shift that the gate FAILs with the given power; infinite where a batch has fewer than 2 pairs.
+
+    Parameters
+    ----------
+    sd, margin, batches : as in `gate_failure`.
+    """
+    if min(batches) < 2:
+        return math.inf
+    low, high = 0.0, margin + sd
+    while gate_failure(high, sd, margin, batches) < power:
+        high *= 2.0
+    for _ in range(40):
+        middle = 0.5 * (low + high)
+        low, high = (middle, high) if gate_failure(middle, sd, margin, batches) < power else (low, middle)
+    return high
+
+
 def suite_false_alarm(cells: int, sd: float, margin: float, n: int = 5, alpha: float = 0.05) -> float:
     """Chance that an unchanged suite of `cells` independent (method, task) cells gets a FAIL."""
     return 1.0 - (1.0 - gate_power(0.0, sd, margin, n, alpha).final_fail) ** cells

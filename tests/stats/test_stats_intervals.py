@@ -13,7 +13,7 @@ from scipy import stats
 from statsmodels.stats.proportion import proportion_confint
 from statsmodels.stats.weightstats import ttost_ind, ttost_paired
 
-from suite.stats import bootstrap_interval, mean_interval, t_interval, tost, wilson_interval
+from suite.stats import bootstrap_interval, mean_interval, median_interval, t_interval, tost, wilson_interval
 from suite.stats.intervals import satterthwaite, t_half_width
 
 SAMPLES = hnp.arrays(np.float64, st.integers(2, 10), elements=st.floats(-1e3, 1e3))
@@ -148,6 +148,25 @@ def test_wilson_of_nothing_is_nan_and_nonsense_is_refused():
     assert math.isnan(wilson_interval(0, 0).value)
     with pytest.raises(ValueError, match="successes"):
         wilson_interval(3, 2)
+
+
+def test_the_medians_interval_by_hand():
+    found = median_interval([5.0, 1.0, 4.0, 2.0, 3.0, 6.0])
+    assert (found.value, found.low, found.high) == (3.5, 1.0, 6.0)  # P(all on one side) = 2 / 64 < 5%
+    ten = median_interval(range(10))
+    assert (ten.low, ten.high) == (1.0, 8.0)  # 2 * 11 / 1024 = 2.1%; one further in, 2 * 56 / 1024 = 10.9%
+    few = median_interval([1.0, 2.0, 3.0, 4.0, 5.0])
+    assert few.value == 3.0
+    assert math.isnan(few.low) and math.isnan(few.high)
+
+
+@pytest.mark.parametrize("n", [6, 10, 15, 50])
+def test_the_medians_interval_covers_whatever_the_distribution(n):
+    x = np.random.default_rng(n).standard_cauchy((3000, n)) ** 3
+    covered = np.mean([found.low <= 0 <= found.high for found in map(median_interval, x)])
+    outside = next(2 * stats.binom.cdf(k, n, 0.5) for k in range(n, -1, -1) if 2 * stats.binom.cdf(k, n, 0.5) <= 0.05)
+    assert covered == pytest.approx(1 - outside, abs=0.015)
+    assert covered > 0.94
 
 
 def test_tost_is_statsmodels_paired_and_welch():

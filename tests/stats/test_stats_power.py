@@ -9,6 +9,8 @@ import pytest
 from statsmodels.stats.power import TTestPower
 
 from suite.stats import (
+    gate_detectable,
+    gate_failure,
     gate_power,
     minimum_detectable_effect,
     paired_power,
@@ -88,6 +90,16 @@ def test_an_unchanged_suite_fails_in_2_percent_and_large_shifts_are_caught():
     assert suite_false_alarm(24, sd, 1.0) == pytest.approx(0.02, abs=0.002)
     assert gate_power(2.0, sd, 1.0).final_fail == pytest.approx(0.67, abs=0.01)
     assert gate_power(3.0, sd, 1.0).final_fail == pytest.approx(0.97, abs=0.01)
+
+
+def test_what_is_detectable_fails_with_its_power():
+    sd = math.sqrt(2)
+    assert gate_failure(2.0, sd, 1.0) == gate_power(2.0, sd, 1.0).final_fail
+    assert gate_failure(2.0, sd, 1.0, (3, 5)) == gate_power(2.0, sd, 1.0, 3).fails * gate_power(2.0, sd, 1.0, 5).fails
+    for batches in ((5, 5), (3, 5)):
+        assert gate_failure(gate_detectable(sd, 1.0, batches), sd, 1.0, batches) == pytest.approx(0.8)
+    assert gate_detectable(1e-6, 1.0) == pytest.approx(1.0, abs=1e-5)
+    assert gate_detectable(sd, 1.0, (1, 5)) == math.inf
 
 
 def test_pairing_that_cuts_the_noise_makes_the_gate_sharp():

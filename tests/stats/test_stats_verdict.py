@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from suite.stats import t1_decision, t2_decision
+from suite.stats import t1_decision, t2_decision, unpaired_decision
 from suite.stats.verdict import GateDecision
 
 BASE = np.array([1.0, 1.1, 0.9, 1.05, 0.95])
@@ -67,6 +67,24 @@ def test_the_gates_verdict_does_not_depend_on_the_unit(d, margin, scale):
 def test_the_gate_refuses_what_it_cannot_judge(base, head, margin, direction, word):
     with pytest.raises(ValueError, match=word):
         t1_decision(base, head, margin, direction)
+
+
+def test_unpaired_seeds_are_held_by_welchs_test():
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(0, 1, 30), rng.normal(0.8, 2, 40)
+    found = unpaired_decision(a, b, 0.1)
+    expected = stats.ttest_ind(b, a, equal_var=False, alternative="greater")
+    assert found.mean == pytest.approx(b.mean() - a.mean())
+    assert found.p == pytest.approx(expected.pvalue, rel=0.05)
+    mirrored = stats.ttest_ind(a, b, equal_var=False, alternative="greater").confidence_interval(0.95).low
+    assert found.upper == pytest.approx(-mirrored, rel=0.01)
+    worse = unpaired_decision(BASE, BASE + 0.5, 0.1)
+    assert (worse.verdict, worse.n) == ("FAIL", 5)
+    assert unpaired_decision(BASE, BASE + 0.5, 0.1, "max").verdict == "PASS"
+    assert unpaired_decision(BASE, BASE + 0.11, 0.1).verdict == "INCONCLUSIVE"
+    assert unpaired_decision([1.0, 1.0], [2.0, 2.0], 0.1).verdict == "FAIL"
+    with pytest.raises(ValueError, match="two scores a side"):
+        unpaired_decision([1.0], [1.0, 2.0], 0.1)
 
 
 @pytest.mark.parametrize(
