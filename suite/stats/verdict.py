@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import stdtr, stdtrit
 
-from suite.stats.intervals import exact_mean
+from suite.stats.intervals import exact_mean, satterthwaite
 from suite.stats.paired import t_statistic
 from suite.stats.power import minimum_detectable_effect
 
