@@ -294,6 +294,10 @@ class Overview:
     def failed(self) -> int:
         return sum(r.failed for r in self.runs)
 
+    @property
+    def has_speedup(self) -> bool:
+        return any(table.has_speedup for table in self.tables)
+
     @cached_property
     def overall(self) -> list[tuple[SlotTable, Standing]]:
         """Every method of every slot with its own slot's table, by effective speedup, then by mean gain, best first."""
