@@ -1,4 +1,4 @@
-"""Aggregates side by side: do they agree, and does the order hang on one task?"""
+"""Aggregates side by side: do they agree, and does the order hang on one task or one method?"""
 
 from __future__ import annotations
 
@@ -7,13 +7,27 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
+from markupsafe import Markup
 
+from leaderboard.charts import Series, line_chart
+from leaderboard.figures import CURVES, PALETTE, Figure
 from leaderboard.model import NOT_RUN, Sheet, stats_frame
 from leaderboard.standings import SlotTable
-from leaderboard.text import factor, fixed, number
+from leaderboard.text import factor, fixed, number, slot_words
 from suite.recipe import REFERENCE
-from suite.stats import METRICS, BoardMetric, leave_one_task_out, pairing_gain, rank_agreement, stability_summary
+from suite.stats import (
+    METRICS,
+    BoardMetric,
+    leave_one_method_out,
+    leave_one_task_out,
+    pairing_gain,
+    profiles,
+    rank_agreement,
+    score_profiles,
+    stability_summary,
+)
 from suite.stats import Board as StatsBoard
 from suite.stats.metrics import NOT_QUALITY
 
@@ -31,7 +45,7 @@ class Value(NamedTuple):
 
 
 class Moves(NamedTuple):
-    """Range of a method's rank when each task is left out in turn, and the task that moves it most."""
+    """Range of a method's rank when each task (or method) is left out in turn, and the one that moves it most."""
 
     best: float
     worst: float
@@ -46,7 +60,9 @@ class Aggregates(NamedTuple):
     metrics : the columns.
     rows : method -> one value a metric, best first.
     agreement : Kendall's tau between the metrics: (name, one tau a metric).
-    moves : method -> how its place depends on single tasks.
+    moves : method -> how its place by the headline depends on single tasks.
+    pool : method -> how its place by mean rank depends on single other methods.
+    profile : chart of the performance profiles.
     """
 
     table: SlotTable
@@ -54,6 +70,8 @@ class Aggregates(NamedTuple):
     rows: dict[str, tuple[Value, ...]]
     agreement: list[tuple[BoardMetric, list[float]]]
     moves: dict[str, Moves]
+    pool: dict[str, Moves]
+    profile: Figure
 
 
 def aggregates(table: SlotTable) -> Aggregates | None:
@@ -66,10 +84,36 @@ def aggregates(table: SlotTable) -> Aggregates | None:
     values = {m.name: _values(m, board) for m in metrics}
     absent = Value(math.nan, math.nan, math.nan)
     rows = {r.method: tuple(values[m.name].get(r.method, absent) for m in metrics) for r in table.rows}
-    moved = stability_summary(leave_one_task_out(board)).to_dict("records")
-    moves = {str(r["method"]): Moves(r["best"], r["worst"], str(r["decisive"])) for r in moved}
+    moves, pool = _moves(leave_one_task_out(board)), _moves(leave_one_method_out(board))
     quality = [m for m in metrics if m.name not in NOT_QUALITY]
-    return Aggregates(table, metrics, rows, _agreement(quality, values), moves)
+    return Aggregates(table, metrics, rows, _agreement(quality, values), moves, pool, profile_chart(table, board))
+
+
+def _moves(changes: pd.DataFrame) -> dict[str, Moves]:
+    """Range of every method's rank over the boards with one left out."""
+    moved = stability_summary(changes).to_dict("records")
+    return {str(r["method"]): Moves(r["best"], r["worst"], str(r["decisive"])) for r in moved}
+
+
+def profile_chart(table: SlotTable, board: StatsBoard) -> Figure:
+    """Performance profiles of the reference and the best methods; score profiles where there is no ladder."""
+    names = [r.method for r in table.rows if r.method != REFERENCE][:CURVES]
+    shown = [n for n in (REFERENCE, *names) if n in board.attempted.cells.methods]
+    title = f"profiles of {slot_words(table.slot).title.lower()}"
+    if board.rungs is None:
+        found = score_profiles(board.only(methods=shown))
+        x_label, y_label = "difference to the reference, seed sd", "share of runs above it"
+        caption = "Score profiles: the share of runs better than the reference by more than x, averaged over tasks."
+    else:
+        found = profiles(board)
+        found = found.assign(tau=np.log2(found["tau"]))
+        x_label, y_label = "doublings of the budget from the best", "share of tasks"
+        caption = "Performance profiles: the share of tasks on which a method is within 2^x of the best one's speed."
+    series = []
+    for name, kind in zip(shown, ["reference", *PALETTE][REFERENCE not in shown :], strict=False):
+        part = found[found["method"] == name]
+        series.append(Series(name, part["tau"].tolist(), part["share"].tolist(), kind=kind))
+    return Figure(Markup(line_chart(series, x_label, y_label, title)), caption)
 
 
 def _values(metric: BoardMetric, board: StatsBoard) -> dict[str, Value]:

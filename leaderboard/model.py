@@ -31,6 +31,7 @@ TIERS = ("quick", "standard", "full", "smoke")  # smoke last: it is no evidence
 DAMAGED = "damaged"  # kind of an exhibit that cannot be read
 OLDER = "older code of the task or method"
 TUNING_SEEDS = 1_000_000  # seed indices from here on belong to a search, not to its report
+SEARCHED = "trials of a search"
 LETTERED = 80  # methods up to which ties have letters
 FAILURES = {"diverged": "diverged", "oom": "out of memory", "timeout": "timed out"}  # others: "failed"
 NOT_RUN = "skipped"  # the status of a run that was not attempted
@@ -325,12 +326,14 @@ class Board:
     left_out : reason -> number of runs that are in the files and not on the board.
     problems : one sentence for each file or row that was set aside.
     table : the rows the board was made of.
+    trials : runs of searches, which are in no sheet.
     """
 
     sheets: dict[tuple[Slice, str], Sheet]
     left_out: dict[str, int]
     problems: list[str]
     table: pa.Table
+    trials: tuple[Run, ...] = ()
 
     @cached_property
     def slices(self) -> list[Slice]:
@@ -447,6 +450,7 @@ def build(table: pa.Table, problems: Iterable[str] = ()) -> Board:
     """
     left: dict[str, set[int]] = defaultdict(set)
     trouble: list[str] = []
+    trials: list[Run] = []
     slices: dict[Slice, dict[str, list[Run]]] = {}
     for run in _runs(table):
         fault = _fault(run)
@@ -456,6 +460,7 @@ def build(table: pa.Table, problems: Iterable[str] = ()) -> Board:
         part = _slice_of(run)
         if isinstance(part, str):
             left[part].add(run.row)
+            trials += [run] if part == SEARCHED else []
         else:
             slices.setdefault(part, {}).setdefault(run.task, []).append(run)
     sheets = {}
@@ -467,7 +472,7 @@ def build(table: pa.Table, problems: Iterable[str] = ()) -> Board:
             if sheet.cells:
                 sheets[part, task] = sheet
     left_out = {reason: len(left[reason]) for reason in sorted(left) if left[reason]}
-    return Board(sheets, left_out, [*problems, *sorted(trouble)], table)
+    return Board(sheets, left_out, [*problems, *sorted(trouble)], table, tuple(trials))
 
 
 def _runs(table: pa.Table) -> list[Run]:
@@ -515,7 +520,7 @@ def _slice_of(run: Run) -> Slice | str:
     if not tuned and run.set_hp not in ("", "{}"):
         return "hyper-parameters set by hand"
     if tuned and run.seed >= TUNING_SEEDS:
-        return "trials of a search"
+        return SEARCHED
     hardware = hardware_class(run.environment) if run.budget_kind == "seconds" else ""
     return Slice(run.tier, run.budget_kind, run.trials if tuned else 0, hardware)
 

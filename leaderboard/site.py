@@ -27,6 +27,7 @@ from leaderboard.claims import Claims
 from leaderboard.model import NOT_RUN, Board, Cell, Run, Sheet, Slice, build, entry_of
 from leaderboard.prose import inline, typeset
 from leaderboard.standings import Estimate, Overview, families, overviews
+from leaderboard.tuning import searches
 from suite.claims import ClaimRun
 from suite.recipe import REFERENCE
 from suite.registry import registry
@@ -63,8 +64,11 @@ def pages(read: Read) -> Iterator[tuple[str, bytes]]:
         yield page(board_path(view.slice, view.family), "board.html", view=view, others=others)
     for sheet in board.sheets.values():
         yield page(sheet.path, "task.html", **_task(board, sheet))
+    tuned = searches(board)
     for method in (REFERENCE, *board.methods):
-        yield page(method_path(method), "method.html", **_method(board, method))
+        searched = tuned.get(method, [])
+        yield page(method_path(method), "method.html", searches=searched, **_method(board, method))
+    yield page("overall.html", "overall.html", overviews=main)
     yield page("aggregates.html", "aggregates.html", groups=_aggregates(main))
     skipped = [r for r in board.runs if r.status == NOT_RUN]
     yield page(stated.PAGE, "claims.html")

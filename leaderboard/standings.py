@@ -295,6 +295,22 @@ class Overview:
         return sum(r.failed for r in self.runs)
 
     @property
+    def has_speedup(self) -> bool:
+        return any(table.has_speedup for table in self.tables)
+
+    @cached_property
+    def overall(self) -> list[tuple[SlotTable, Standing]]:
+        """Every method of every slot with its own slot's table, by effective speedup, then by mean gain, best first."""
+        rows = [(table, row) for table in self.tables for row in table.rows if row.method != REFERENCE]
+
+        def key(pair: tuple[SlotTable, Standing]) -> tuple[float, float, str]:
+            found = (pair[1].speedup, pair[1].gain)
+            speedup, gain = (math.inf if e is None or math.isnan(e.value) else -e.value for e in found)
+            return speedup, gain, pair[1].method
+
+        return sorted(rows, key=key)
+
+    @property
     def cells(self) -> tuple[int, int]:
         """Cells with a finished run, and cells that the tables' methods are meant for."""
         rows = [r for t in self.tables for r in t.rows if r.method != REFERENCE]

@@ -34,6 +34,8 @@ COMMANDS = (
     "show digits-cnn",
     "--help",
     "run --help",
+    "compare --help",
+    "claims --help",
 )
 
 

@@ -130,7 +130,10 @@ class Board:
             c.utility[np.ix_(rows, columns)],
             c.failed[np.ix_(rows, columns)],
         )
-        return replace(self, cells=part)
+        made = replace(self, cells=part)
+        if "arms" in vars(self):  # of the same cells: not to be made again for each method or task left out
+            vars(made)["arms"] = [[self.arms[t][m] for m in rows] for t in columns]
+        return made
 
     def arm(self, method: int, task: int) -> Arm:
         """Finished runs of a cell."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -44,11 +45,8 @@ def leave_one_task_out(
     if len(names) < 2:
         raise ValueError("leaving a task out needs two tasks")
     whole = dict(zip(board.cells.methods, positions(score(board)), strict=True))
-    frames = []
-    for left in names:
-        part = board.only(tasks=[name for name in names if name != left])
-        frames.append(_changes(left, part, score, whole))
-    return pd.concat(frames, ignore_index=True)
+    parts = [(left, board.only(tasks=[name for name in names if name != left])) for left in names]
+    return _frame([_changes(left, part, score, whole) for left, part in parts])
 
 
 def leave_one_method_out(
@@ -66,21 +64,40 @@ def leave_one_method_out(
     """
     board = as_board(runs, ladder).attempted
     scores = score(board)
-    frames = []
+    changes = []
     for m in others(board):
         stay = [i for i in range(len(board.cells.methods)) if i != m]
         names = [board.cells.methods[i] for i in stay]
         whole = dict(zip(names, positions(scores[stay]), strict=True))
-        frames.append(_changes(board.cells.methods[m], board.only(methods=names), score, whole))
-    if not frames:
+        changes.append(_changes(board.cells.methods[m], board.only(methods=names), score, whole))
+    if not changes:
         raise ValueError("leaving a method out needs a method beside the reference")
-    return pd.concat(frames, ignore_index=True)
+    return _frame(changes)
 
 
-def _changes(left_out: str, part: Board, score: Score, whole: Mapping[str, float]) -> pd.DataFrame:
+class _Left(NamedTuple):
+    """Ranks (M,) on the board without one task or method, and their changes."""
+
+    left_out: str
+    methods: tuple[str, ...]
+    rank: FloatArray
+    change: FloatArray
+
+
+def _changes(left_out: str, part: Board, score: Score, whole: Mapping[str, float]) -> _Left:
     rank = positions(score(part))
     change = rank - np.array([whole[name] for name in part.cells.methods])
-    return pd.DataFrame({"left_out": left_out, "method": list(part.cells.methods), "rank": rank, "change": change})
+    return _Left(left_out, part.cells.methods, rank, change)
+
+
+def _frame(changes: Sequence[_Left]) -> pd.DataFrame:
+    columns = {
+        "left_out": [c.left_out for c in changes for _ in c.methods],
+        "method": [name for c in changes for name in c.methods],
+        "rank": np.concatenate([c.rank for c in changes]),
+        "change": np.concatenate([c.change for c in changes]),
+    }
+    return pd.DataFrame(columns)
 
 
 def stability_summary(changes: pd.DataFrame) -> pd.DataFrame:
@@ -95,12 +112,15 @@ def stability_summary(changes: pd.DataFrame) -> pd.DataFrame:
     DataFrame with columns method, best, worst (rank), largest_change (absolute)
     and decisive (what was left out then; "" where nothing changed).
     """
+    left_out, names = (changes[name].to_numpy(dtype=object) for name in ("left_out", "method"))
+    rank, size = (changes[name].to_numpy(dtype=np.float64) for name in ("rank", "change"))
     rows = []
-    for method, part in changes.groupby("method", sort=True):
-        size = part["change"].abs()
-        largest = float(size.max())
-        decisive = str(part.loc[size.idxmax(), "left_out"]) if largest > 0 else ""
-        rows.append((method, float(part["rank"].min()), float(part["rank"].max()), largest, decisive))
+    for method in sorted(set(names)):
+        mine = np.flatnonzero(names == method)
+        most = mine[np.argmax(np.abs(size[mine]))]
+        largest = float(abs(size[most]))
+        decisive = str(left_out[most]) if largest > 0 else ""
+        rows.append((method, float(rank[mine].min()), float(rank[mine].max()), largest, decisive))
     return pd.DataFrame(rows, columns=["method", "best", "worst", "largest_change", "decisive"])
 
 

@@ -94,7 +94,15 @@ def pages_of(files: dict[str, bytes]) -> dict[str, Page]:
 
 
 def test_every_page_is_there(files: dict[str, bytes]) -> None:
-    wanted = {"index.html", "aggregates.html", "claims.html", "coverage.html", "failures.html", "LEADERBOARD.md"}
+    wanted = {
+        "index.html",
+        "aggregates.html",
+        "claims.html",
+        "coverage.html",
+        "overall.html",
+        "failures.html",
+        "LEADERBOARD.md",
+    }
     wanted |= {"runs.csv", "runs.json", "runs.parquet", "static/board.css", "static/board.js"}
     wanted |= {"task/quick.toy.html", "task/smoke.toy.html", "task/quick.heat.html", "task/quick.add.html"}
     wanted |= {f"method/{m}.html" for m in ("reference", "golu", "mish", "relu", "lion")}
@@ -176,6 +184,31 @@ def test_the_order_of_methods_is_explained_in_the_text(files: dict[str, bytes]) 
     assert "Best first by mean gain" in found["index.html"].text
     assert "Best mean score first" in found["task/quick.toy.html"].text
     assert "First place is shared by" in found["task/quick.toy.html"].text
+
+
+def test_the_overall_page_has_every_method_with_its_slot(files: dict[str, bytes]) -> None:
+    page = pages_of(files)["overall.html"]
+    rows = re.findall(r'<tr><th scope="row"><a href="method/([^"]+).html">', files["overall.html"].decode())
+    assert set(rows) == {"golu", "mish", "relu", "lion"}
+    assert {"index.html#quick-activation", "index.html#quick-optimizer"} <= set(page.links)
+    assert "overall.html" in pages_of(files)["index.html"].links
+
+
+def test_aggregates_say_what_an_order_hangs_on() -> None:
+    rows = [r for r in rich() if r["tier"] == "quick"]
+    rows += [*rows_of("heat", "mish", [-1.1, -1.0, -1.2], family="pde", metric="log10_l2re", unit="log10")]
+    source = render(read_of(rows))["aggregates.html"].decode()
+    text = Page(source).text
+    assert "one task left out" in text
+    assert "place by mean rank one method left out" in text
+    assert "Score profiles: the share of runs better than the reference by more than x" in text
+    assert source.count('<svg class="chart"') == 1
+    laddered = [
+        r for s in (0.5, 2.0) for r in rows_of("heat", "reference", [-1 - s, -1.2 - s, -1.1 - s], budget=100 * s)
+    ]
+    facts = {"family": "pde", "metric": "log10_l2re", "unit": "log10"}
+    text = Page(render(read_of([*rows, *(r | facts for r in laddered)]))["aggregates.html"].decode()).text
+    assert "Performance profiles: the share of tasks on which a method is within 2^x of the best" in text
 
 
 def test_a_task_page_shows_rank_intervals_letters_curves_cost_and_recipe(files: dict[str, bytes]) -> None:
