@@ -154,6 +154,14 @@ def test_a_tree_that_cannot_be_run_is_named_with_its_error(tree: Callable[..., P
         Tree(elsewhere, tmp_path / "runs", "base").listing([], [], "smoke")
 
 
+def test_a_tree_stands_alone_on_its_import_path(
+    tree: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, two, plugins = tree("one"), tree("two"), tmp_path / "plugins"
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(map(str, (two, plugins))))
+    assert Tree(one, tmp_path).environment["PYTHONPATH"] == f"{one}{os.pathsep}{plugins}"
+
+
 def test_steps_are_counted_and_timed_in_processes_of_both_trees(
     tree: Callable[..., Path], sides: Callable[[Path, Path], tuple[Tree, Tree]]
 ) -> None:

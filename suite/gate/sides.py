@@ -152,7 +152,9 @@ class Tree:
 
     @property
     def environment(self) -> dict[str, str]:
-        return {**os.environ, "PYTHONPATH": str(self.root)}
+        """This process's, with the tree first on the import path and no other source tree on it."""
+        others = [p for p in os.environ.get("PYTHONPATH", "").split(os.pathsep) if p and not holds_suite(Path(p))]
+        return {**os.environ, "PYTHONPATH": os.pathsep.join([str(self.root), *others])}
 
     def ask(self, request: dict[str, Any]) -> Any:
         """Answer of a process of the tree to one request.
@@ -219,8 +221,9 @@ def checkout(repository: Path, revision: str) -> Iterator[Path]:
 
 
 def _git(repository: Path, *words: str) -> str:
+    ours = {k: v for k, v in os.environ.items() if not k.startswith("GIT_")}  # a hook's would name another repository
     try:
-        done = subprocess.run(["git", "-C", str(repository), *words], capture_output=True, text=True, check=False)
+        done = subprocess.run(["git", "-C", str(repository), *words], capture_output=True, text=True, env=ours)
     except OSError as error:
         raise GateError(f"git cannot be started: {error}") from None
     if done.returncode:
