@@ -154,6 +154,14 @@ def test_a_tree_that_cannot_be_run_is_named_with_its_error(tree: Callable[..., P
         Tree(elsewhere, tmp_path / "runs", "base").listing([], [], "smoke")
 
 
+def test_a_tree_stands_alone_on_its_import_path(
+    tree: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, two, plugins = tree("one"), tree("two"), tmp_path / "plugins"
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(map(str, (two, plugins))))
+    assert Tree(one, tmp_path).environment["PYTHONPATH"] == f"{one}{os.pathsep}{plugins}"
+
+
 def test_steps_are_counted_and_timed_in_processes_of_both_trees(
     tree: Callable[..., Path], sides: Callable[[Path, Path], tuple[Tree, Tree]]
 ) -> None:
@@ -204,11 +212,15 @@ def test_stored_seeds_beyond_the_first_batch_confirm_it_and_fresh_ones_of_head_o
 
 
 def test_two_results_folders_are_compared_and_a_cell_that_one_lacks_fails(
-    stored: Callable[..., Stored],
+    stored: Callable[..., Stored], tmp_path: Path, levelfield: Callable[..., tuple[int, str, str]]
 ) -> None:
     base = stored(3)
-    same = Gate(base, base).report()
-    assert same.verdict == PASS
+    code, out, _ = levelfield("gate", "--against", tmp_path / "stored-runs", "--head", tmp_path / "stored-runs")
+    assert code == 0
+    assert "T0: 2 curves bit-identical" in out
+    code, _, err = levelfield("gate", "--against", tmp_path / "stored-runs", "--tasks", "noise")
+    assert code == 2
+    assert "did you mean noisy?" in err
     less = Stored(base.frame[base.frame["seed"] < 0], "head")
     report = Gate(base, less).report()
     assert found(report)["noisy", "reference", "presence"].verdict == FAIL

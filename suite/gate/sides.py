@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import pandas as pd
 
@@ -85,18 +85,6 @@ class Listing:
         return whole
 
 
-class Side(Protocol):
-    """One of the two things compared."""
-
-    label: str
-
-    def seeds(self, cell: Cell) -> list[int] | None:
-        """Seeds that the side has of a cell; None: any can be run."""
-
-    def rows(self, wanted: dict[Cell, list[int]], cost: float = 0.0) -> dict[Cell, pd.DataFrame]:
-        """Result rows of each cell at the wanted seeds, one a seed; what cannot be had is left out."""
-
-
 # ---------------------------------------------------------------- a source tree
 
 
@@ -128,9 +116,16 @@ class Tree:
         return Listing(cells, facts, **found, problems=problems)
 
     def seeds(self, cell: Cell) -> list[int] | None:
+        """Seeds that this side has of a cell: None, since any can be run."""
         return None
 
     def rows(self, wanted: dict[Cell, list[int]], cost: float = 0.0) -> dict[Cell, pd.DataFrame]:
+        """Result rows of each cell at the wanted seeds, one a seed; made where they are not there yet.
+
+        Parameters
+        ----------
+        cost : longest measurement of a step's cost over the reference's, seconds; 0 leaves it out.
+        """
         import suite
 
         flat = [(cell, seed) for cell, seeds in wanted.items() for seed in seeds]
@@ -157,7 +152,9 @@ class Tree:
 
     @property
     def environment(self) -> dict[str, str]:
-        return {**os.environ, "PYTHONPATH": str(self.root)}
+        """This process's, with the tree first on the import path and no other source tree on it."""
+        others = [p for p in os.environ.get("PYTHONPATH", "").split(os.pathsep) if p and not holds_suite(Path(p))]
+        return {**os.environ, "PYTHONPATH": os.pathsep.join([str(self.root), *others])}
 
     def ask(self, request: dict[str, Any]) -> Any:
         """Answer of a process of the tree to one request.
@@ -224,8 +221,9 @@ def checkout(repository: Path, revision: str) -> Iterator[Path]:
 
 
 def _git(repository: Path, *words: str) -> str:
+    ours = {k: v for k, v in os.environ.items() if not k.startswith("GIT_")}  # a hook's would name another repository
     try:
-        done = subprocess.run(["git", "-C", str(repository), *words], capture_output=True, text=True, check=False)
+        done = subprocess.run(["git", "-C", str(repository), *words], capture_output=True, text=True, env=ours)
     except OSError as error:
         raise GateError(f"git cannot be started: {error}") from None
     if done.returncode:
@@ -274,9 +272,11 @@ class Stored:
         return Listing(chosen, facts, sorted(tasks_there), sorted(methods_there), problems=problems)
 
     def seeds(self, cell: Cell) -> list[int] | None:
+        """Seeds that are stored of a cell."""
         return sorted({int(self.frame["seed"][i]) for i in self.places.get(cell, [])})
 
     def rows(self, wanted: dict[Cell, list[int]], cost: float = 0.0) -> dict[Cell, pd.DataFrame]:
+        """Rows of each cell at the wanted seeds, the latest one a seed; what is not stored is left out."""
         found = {}
         for cell, seeds in wanted.items():
             rows = self.frame.loc[self.places.get(cell, [])]
