@@ -138,6 +138,26 @@ class TestAMSGradCounterexample:
         assert self.after(name) < -0.9
 
 
+class TestPowerLines:
+    @pytest.mark.parametrize(("ratio", "timescale"), [(1, 1.084), (5, 0.464), (20, 0.224), (80, 0.108), (200, 0.066)])
+    def test_timescales_are_the_printed_ones(self, ratio, timescale):
+        w, b = parameter(torch.ones(4, 5)), parameter(torch.ones(5))
+        optimizer = make("powerlines-wd", w, b, roles=("matrix", "bias"), lr=0.01)
+        optimizer.set_horizon(500)
+        optimizer.set_targets(ratio * 25)
+        assert 1 / (0.01 * 500 * optimizer.param_groups[0]["weight_decay"]) == pytest.approx(timescale, abs=5e-4)
+
+    def test_the_best_decay_grows_with_the_batch(self):
+        """λ ∝ B at fixed parameters and tokens: half the steps, twice the decay."""
+        decays = []
+        for steps in (400, 200):
+            optimizer = make("powerlines-wd", parameter(torch.ones(4, 5)), roles=("matrix",), lr=0.01)
+            optimizer.set_horizon(steps)
+            optimizer.set_targets(10_000)
+            decays.append(optimizer.param_groups[0]["weight_decay"])
+        assert decays[1] == pytest.approx(2 * decays[0])
+
+
 class TestSophia:
     def test_an_entry_without_positive_curvature_moves_by_the_learning_rate(self):
         w = parameter([1.0, 1.0, 1.0])
