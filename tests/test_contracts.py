@@ -73,9 +73,9 @@ def test_a_method_takes_training_steps_in_every_family_it_fits(method: Method, t
     spec = RunSpec(task.name, method.name, "smoke")
     try:
         workload = make_workload(spec)
+        trainer = Trainer(workload, spec.recipe, spec.given)
     except DoesNotApply as reason:
         pytest.skip(str(reason))
-    trainer = Trainer(workload, spec.recipe, spec.given)
     before = trainer.evaluate()
     losses = [float(trainer.step()) for _ in range(2)]
     assert all(math.isfinite(v) for v in losses)

@@ -304,6 +304,17 @@ def test_a_part_that_wants_to_know_is_told_the_horizon_and_the_progress() -> Non
     assert told == [0.0, 0.25, 0.5, 0.75]
 
 
+def test_an_optimizer_that_asks_is_told_how_many_predictions_the_run_trains_on() -> None:
+    for task, per_step in (("digits-cnn", 64), ("hmm-gpt", None)):
+        trainer = trainer_of(task, "reference", budget=10)
+        trainer.workload.next()
+        assert trainer.workload.targets == trainer.workload.y.numel() == (per_step or trainer.workload.y.numel())
+    decay = trainer_of("hmm-gpt", "powerlines-wd", budget=1000)
+    ratio = 1000 * decay.workload.targets / sum(p.numel() for p in decay.workload.model.parameters())
+    wanted = 1 / (decay.optimizer.param_groups[0]["initial_lr"] * 1000 * 1.084 * ratio**-0.527)
+    assert decay.optimizer.param_groups[0]["weight_decay"] == pytest.approx(wanted)
+
+
 # ---------------------------------------------------------------- Hessian-vector products
 
 

@@ -74,10 +74,10 @@ class Trainer:
         self.penalty = recipe["regularizer"].make(model) if "regularizer" in recipe else None
         for group in self.optimizer.param_groups:
             group.setdefault("initial_lr", group["lr"])
-        for part in (self.optimizer, self.stepper):
-            _tell(part, "set_horizon", budget)
+        _tell(self.optimizer, "set_horizon", budget)
         _tell(self.optimizer, "set_targets", workload.targets * budget)
         _tell(self.optimizer, "set_hessian_vector", self.hessian_vector)
+        _tell(self.stepper, "set_horizon", budget)
         _tell(self.stepper, "set_model", model)
         _tell(self.stepper, "set_held_out", self.held_out)
         parts: list[Any] = list(model.modules())

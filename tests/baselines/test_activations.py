@@ -22,6 +22,9 @@ from torch.func import functional_call, grad, stack_module_state, vmap
 from torch.nn import functional as F
 
 import suite
+from suite.runner.execute import make_workload
+from suite.runner.spec import RunSpec
+from suite.train.loop import Trainer
 
 INF = math.inf
 CHANNELS = 8
@@ -234,6 +237,7 @@ REFERENCES: dict[str, Reference] = {
     "q-rprelu": Reference(leaky(0.125), (-INF, INF)),
     "quadratic-act": Reference(fit_of_relu, (INF, INF)),
     "regelu2": Reference(lambda x: x * special.ndtr(x), (0.0, INF)),
+    "reinforce-neuron": Reference(special.expit, (0.0, 1.0)),
     "reinmax": Reference(softmax, None),
     "relu": Reference(rectified, (0.0, INF)),
     "relu-squared": Reference(lambda x: x * rectified(x), (0.0, INF)),
@@ -408,7 +412,7 @@ def test_values_and_gradients_are_finite_for_large_inputs(method, dtype):
         module = build(method).to(dtype).train()
         torch.manual_seed(0)
         y = module(x)
-        y.sum().backward()
+        (module.score_loss(x.detach().float()[:, 0]) if hasattr(module, "score_loss") else y.sum()).backward()
         assert y.isfinite().all()
         assert x.grad.isfinite().all()
         assert all(p.grad.isfinite().all() for p in module.parameters())
@@ -463,7 +467,7 @@ def test_images_have_their_channels_at_dim_1_and_others_last(method):
     torch.testing.assert_close(module(x.movedim(1, -1).flatten(1, 2)).flatten(0, 1), expected)
 
 
-@named([m for m in METHODS if takes_features(m)])
+@named([m for m in METHODS if takes_features(m) and any(True for _ in m.make().parameters())])
 def test_each_channel_follows_its_own_parameter(method):
     torch.manual_seed(0)
     module = build(method).eval()
@@ -933,3 +937,65 @@ def test_a_width_that_is_not_positive_is_refused(name):
     parameter = {"smelu": "beta", "squareplus": "b", "sau": "n", "noisy-rectifier": "sigma"}[name]
     with pytest.raises(ValueError, match="positive"):
         suite.method(name).make(**{parameter: 0.0})
+
+
+class TestReinforceNeuron:
+    """The estimate (h - p)(L - b), by enumeration of all draws."""
+
+    def test_the_estimate_is_unbiased_and_less_noisy_with_its_baseline(self):
+        draws, at = 20000, torch.tensor([0.3, -1.1], dtype=torch.float64)
+        effect = torch.tensor([2.0, -0.7], dtype=torch.float64)
+
+        def loss(h: Tensor) -> Tensor:
+            return 3 + effect * h + h**2
+
+        p = torch.sigmoid(at)
+        exact = (loss(torch.ones(2)) - loss(torch.zeros(2))) * p * (1 - p)
+        torch.manual_seed(0)
+        module = suite.method("reinforce-neuron").make(features=1).double()
+        spreads = []
+        for _ in range(2):  # without a baseline, then with the one of the first batch
+            leaf = at.repeat(draws)[:, None].requires_grad_()
+            h = module(leaf).view(draws, 2)
+            term = module.score_loss(loss(h).flatten())
+            assert term.item() == 0.0
+            found = torch.autograd.grad(term, leaf)[0].view(draws, 2) * 2 * draws
+            assert ((found.mean(0) - exact).abs() <= 5 * found.std(0) / draws**0.5).all()
+            spreads.append(found.std(0).norm())
+        assert spreads[1] < 0.7 * spreads[0]
+
+    @pytest.mark.parametrize("shape", [(5, 3), (5, 3, 2, 2), (5, 4, 3)])
+    def test_the_baseline_of_a_channel_is_the_weighted_mean_loss(self, shape):
+        module = suite.method("reinforce-neuron").make(features=3, keep=0.0)
+        torch.manual_seed(0)
+        x = torch.randn(shape, requires_grad=True)
+        drawn = module(x)
+        losses = torch.arange(5.0)
+        module.score_loss(losses)
+        square = (drawn - torch.sigmoid(x.detach())).square().movedim(1 if len(shape) == 4 else -1, 0)
+        square = square.reshape(3, 5, -1).sum(-1)
+        torch.testing.assert_close(module.weighted / module.weight, (square * losses).sum(1) / square.sum(1))
+
+    def test_losses_of_other_examples_are_refused(self):
+        module = suite.method("reinforce-neuron").make()
+        module(torch.randn(4, 3, requires_grad=True))
+        with pytest.raises(ValueError, match="2 losses for an input of 4"):
+            module.score_loss(torch.zeros(2))
+
+    @pytest.mark.parametrize("task", ["digits-cnn", "hmm-gpt"])
+    def test_layers_below_the_draws_learn_from_the_losses_of_single_examples(self, task):
+        spec = RunSpec(task, "reinforce-neuron", "smoke", 0)
+        work = make_workload(spec)
+        trainer = Trainer(work, spec.recipe, spec.given)
+        losses: list[Tensor] = []
+        for part in work.estimators:
+            score = part.score_loss
+            part.score_loss = lambda each, score=score: (losses.append(each), score(each))[1]
+        work.next()
+        total = trainer.closure()
+        assert len(losses) == len(work.estimators) > 0
+        assert all(len(each) == len(work.x) for each in losses)
+        torch.testing.assert_close(losses[0].mean(), total)
+        grads = [p.grad for p in work.model.parameters()]
+        assert all(g is not None and g.isfinite().all() for g in grads)
+        assert all(bool(g.any()) for p, g in zip(work.model.parameters(), grads, strict=True) if p.ndim > 1)

@@ -12,13 +12,15 @@ import torch
 from torch import Tensor
 
 import suite
+from baselines.gradient.refined_schedule import refined
 from suite.train.step import Stepper
 
-NAMES = [m.name for m in suite.methods("gradient")]
+NAMES = [m.name for m in suite.methods("gradient") if not m.name.startswith("highway-bp")]  # test_highway.py
 SHAPES = {"matrix": (4, 6), "conv": (3, 2, 2, 2), "head": (2, 4), "embedding": (5, 2), "bias": (4,), "other": ()}
 SIZES = {role: int(np.prod(shape)) for role, shape in SHAPES.items()}
 COUNT = sum(SIZES.values())
 RATES = [0.2, 0.2, 0.1, 0.15, 0.05, 0.02, 0.3]
+HELD_OUT = -1  # the batch after those of the steps
 HP: dict[str, dict[str, Any]] = {
     "grad-clip": {"max_norm": 0.7},
     "clip-value": {"max_value": 0.08},
@@ -36,7 +38,17 @@ HP: dict[str, dict[str, Any]] = {
     "lift": {"density": 0.3, "every": 3, "rank": 2},
     "magnitude-mask-ft": {"density": 0.3, "every": 3},
     "random-mask-ft": {"density": 0.3, "every": 3},
+    "norm-loss-decoupled": {"strength": 0.3},
+    "large-batch": {"batches": 3},
+    "linear-lr-scaling": {"batches": 3},
+    "sqrt-lr-scaling": {"batches": 3},
+    "sqrt-lr-sgd": {"batches": 3},
+    "refined-schedule": {"pilot": 0.6, "warmup": 0.3},
+    "hypertrain-simplified": {"strength": 0.03, "hyper_rate": 0.3, "every": 2},
+    "hypertrain-local": {"strength": 0.03, "hyper_rate": 0.3, "every": 2, "spread": 0.2},
+    "hypertrain-global": {"strength": 0.03, "hyper_rate": 0.3, "units": 4, "search": 0.35},
 }
+WEIGHTS = ("matrix", "conv", "head", "embedding")
 HAS_MOMENTS = ("lift", "magnitude-mask-ft", "random-mask-ft")
 
 Vectors = dict[str, np.ndarray]
@@ -49,6 +61,9 @@ class Problem:
         rng = np.random.default_rng(seed)
         self.a = rng.normal(size=(len(RATES), 40, COUNT)) / 6
         self.y = rng.normal(size=(len(RATES), 40))
+        held = np.random.default_rng(100 + seed)
+        self.a = np.concatenate([self.a, held.normal(size=(1, 40, COUNT)) / 6])
+        self.y = np.concatenate([self.y, held.normal(size=(1, 40))])
         self.start = {role: rng.normal(size=shape) * 0.7 for role, shape in SHAPES.items()}
         self.batch = 0
         self.params = {role: torch.tensor(v, requires_grad=True) for role, v in self.start.items()}
@@ -67,6 +82,14 @@ class Problem:
             loss = 0.5 * residual.square().sum() + 0.05 * theta.sin().sum()
             loss.backward()
         return loss.detach()
+
+    def held_out(self) -> Tensor:
+        """Loss and gradients of a batch that no step trains on."""
+        batch, self.batch = self.batch, HELD_OUT
+        try:
+            return self.closure()
+        finally:
+            self.batch = batch
 
     def gradient(self, weights: Vectors, batch: int) -> Vectors:
         """The same gradient in numpy."""
@@ -99,10 +122,14 @@ def run(name: str, make: Callable[..., torch.optim.Optimizer], steps: int = len(
 
 
 def advance(problem: Problem, stepper: Stepper, steps: range) -> None:
+    if hasattr(stepper, "set_held_out"):
+        stepper.set_held_out(problem.held_out)
     for step in steps:
         problem.batch = step
         for group in stepper.optimizer.param_groups:
             group["lr"] = RATES[step]
+        if hasattr(stepper, "set_progress"):
+            stepper.set_progress(step / len(RATES))
         stepper.step(problem.closure)
 
 
@@ -306,6 +333,152 @@ def random_score(w: np.ndarray, step: int, hp: dict) -> np.ndarray:
     return torch.rand(w.shape, generator=generator).numpy()
 
 
+def norm_loss(grad: Grad, hp: dict) -> Rule:
+    """Each output channel's norm goes from r to r - 2 lr strength (r - r/(r + 1e-8)) before the step."""
+
+    def pulled(w: np.ndarray, lr: float) -> np.ndarray:
+        channels = w.reshape(len(w), -1)
+        norms = np.sqrt((channels**2).sum(1, keepdims=True))
+        excess = norms - norms / (norms + 1e-8)
+        return (channels / norms * (norms - 2 * lr * hp["strength"] * excess)).reshape(w.shape)
+
+    def rule(w: Vectors, b: int, lr: float) -> Vectors:
+        return descend({k: pulled(v, lr) if k in WEIGHTS else v for k, v in w.items()}, grad(w, b), lr)
+
+    return rule
+
+
+def large_batch(factor: float, limit: float = np.inf) -> Callable[[Grad, dict], Rule]:
+    def reference(grad: Grad, hp: dict) -> Rule:
+        waiting: list[Vectors] = []
+
+        def rule(w: Vectors, b: int, lr: float) -> Vectors:
+            waiting.append(grad(w, b))
+            if len(waiting) < hp["batches"]:
+                return w
+            mean = {k: sum(g[k] for g in waiting) / len(waiting) for k in w}
+            waiting.clear()
+            clipped = min(1.0, limit / (total_norm(mean) + 1e-6))
+            return descend(w, mean, lr * factor * clipped)
+
+        return rule
+
+    return reference
+
+
+def refined_rates(norms: list[float]) -> list[float]:
+    """Of a pilot so short that the median filter has width 1."""
+    weights = [n**-2.0 for n in norms]
+    rates = [w * sum(weights[t + 1 :]) for t, w in enumerate(weights)]
+    return [r / max(rates) for r in rates]
+
+
+def refined_schedule(grad: Grad, hp: dict) -> Rule:
+    norms: list[float] = []
+    rates: list[float] = []
+    start: Vectors = {}
+
+    def rule(w: Vectors, b: int, lr: float) -> Vectors:
+        nonlocal start
+        start = start or w
+        share = b / len(RATES)
+        if share < hp["pilot"]:
+            g, place = grad(w, b), share / hp["pilot"]
+            norms.append(total_norm(g))
+            ramp = 1.0 if place >= hp["warmup"] else 0.01 + 0.99 * place / hp["warmup"]
+            return descend(w, g, RATES[0] * ramp * (1 - place))
+        if not rates:
+            rates.extend(refined_rates(norms))
+            w = start
+        place = (share - hp["pilot"]) / (1 - hp["pilot"])
+        return descend(w, grad(w, b), RATES[0] * rates[int(place * len(rates))])
+
+    return rule
+
+
+class Adam1:
+    """Adam on one number."""
+
+    def __init__(self, value: float, rate: float) -> None:
+        self.value, self.rate, self.m, self.v, self.t = value, rate, 0.0, 0.0, 0
+
+    def descend(self, slope: float) -> None:
+        self.t += 1
+        self.m += 0.1 * (slope - self.m)
+        self.v += 0.001 * (slope**2 - self.v)
+        self.value -= self.rate * self.m / (1 - 0.9**self.t) / (np.sqrt(self.v / (1 - 0.999**self.t)) + 1e-8)
+
+
+def dot(a: Vectors, b: Vectors) -> float:
+    return float(sum((a[k] * b[k]).sum() for k in a))
+
+
+def penalised(grad: Grad, hp: dict, excess: float) -> Grad:
+    """Gradients of loss + strength e^excess ||w||^2."""
+
+    def of(w: Vectors, b: int) -> Vectors:
+        return {k: g + 2 * hp["strength"] * np.exp(excess) * w[k] * (k in WEIGHTS) for k, g in grad(w, b).items()}
+
+    return of
+
+
+def hyper_local(grad: Grad, hp: dict) -> Rule:
+    """Linear hypernetwork w = b + V h; `w` of a step is what the model holds, at the current h."""
+    hyper, count = Adam1(1.0, hp["hyper_rate"]), 0
+    stream = torch.Generator().manual_seed(0)
+    base: Vectors = {}
+    slope: Vectors = {}
+
+    def rule(w: Vectors, b: int, lr: float) -> Vectors:
+        nonlocal base, slope, count
+        base, slope = base or w, slope or {k: np.zeros_like(v) for k, v in w.items()}
+        count += 1
+        noise = torch.randn((), generator=stream, dtype=torch.float64).item() if "spread" in hp else 0.0
+        h = hyper.value + hp.get("spread", 0.0) * noise
+        at = {k: base[k] + h * slope[k] for k in w}
+        g = penalised(grad, hp, h - 1)(at, b)
+        base, slope = descend(base, g, lr), descend(slope, g, lr * h)
+        if count % hp["every"] == 0:
+            now = {k: base[k] + hyper.value * slope[k] for k in w}
+            hyper.descend(dot(grad(now, HELD_OUT), slope))
+        return {k: base[k] + hyper.value * slope[k] for k in w}
+
+    return rule
+
+
+def hyper_global(grad: Grad, hp: dict) -> Rule:
+    """w = b + sum over units of V_j relu(u_j h + c_j)."""
+    hyper, stream = Adam1(0.0, hp["hyper_rate"]), torch.Generator().manual_seed(0)
+    u, c = torch.randn(2, hp["units"], generator=stream, dtype=torch.float64).numpy()
+    base: Vectors = {}
+    slopes: list[Vectors] = []
+
+    def weights(h: float) -> Vectors:
+        return {k: base[k] + sum(unit(j, h) * v[k] for j, v in enumerate(slopes)) for k in base}
+
+    def unit(j: int, h: float) -> float:
+        return max(0.0, u[j] * h + c[j]) / np.sqrt(hp["units"])
+
+    def rule(w: Vectors, b: int, lr: float) -> Vectors:
+        nonlocal base, u, c
+        if not slopes:
+            base = w
+            slopes.extend({k: np.zeros_like(v) for k, v in w.items()} for _ in range(hp["units"]))
+        if b / len(RATES) >= 1 - hp["search"]:
+            g = grad(weights(hyper.value), HELD_OUT)
+            active = u * (u * hyper.value + c > 0) / np.sqrt(hp["units"])
+            hyper.descend(sum(active[j] * dot(g, v) for j, v in enumerate(slopes)))
+            return weights(hyper.value)
+        h = 1.5 * torch.randn((), generator=stream, dtype=torch.float64).item()
+        g = penalised(grad, hp, h)(weights(h), b)
+        inner = np.array([dot(g, v) for v in slopes]) * (u * h + c > 0) / np.sqrt(hp["units"])
+        slopes[:] = [descend(v, g, lr * unit(j, h)) for j, v in enumerate(slopes)]
+        base, u, c = descend(base, g, lr), u - lr * h * inner, c - lr * inner
+        return weights(hyper.value)
+
+    return rule
+
+
 REFERENCES: dict[str, Callable[[Grad, dict], Rule]] = {
     "plain": of_gradient(lambda w, g: g),
     "grad-clip": clip,
@@ -326,6 +499,15 @@ REFERENCES: dict[str, Callable[[Grad, dict], Rule]] = {
     "lift": masked(low_rank),
     "magnitude-mask-ft": masked(lambda w, step, hp: w),
     "random-mask-ft": masked(random_score),
+    "norm-loss-decoupled": norm_loss,
+    "large-batch": large_batch(1.0),
+    "linear-lr-scaling": large_batch(3.0),
+    "sqrt-lr-scaling": large_batch(3**0.5),
+    "sqrt-lr-sgd": large_batch(3**0.5, limit=5.0),
+    "refined-schedule": refined_schedule,
+    "hypertrain-simplified": hyper_local,
+    "hypertrain-local": hyper_local,
+    "hypertrain-global": hyper_global,
 }
 
 
@@ -391,7 +573,7 @@ def test_every_evaluation_of_an_optimizer_with_a_closure_goes_through_the_method
     stepper = suite.method(name).make(optimizer, **HP.get(name, {}))
     loss = stepper.step(problem.closure)
     evaluations = optimizer.state_dict()["state"][0]["func_evals"]
-    passes = HP[name]["inner_steps"] + 1 if name.startswith("amp") else suite.method(name).passes
+    passes = HP[name]["inner_steps"] + 1 if name.startswith("amp") else int(suite.method(name).passes)
     assert evaluations > 1
     assert problem.calls == evaluations * passes
     assert np.isfinite(loss.item())
@@ -406,7 +588,7 @@ def test_step_costs_the_stated_number_of_passes_and_returns_the_loss_before_it(n
     problem.calls = 0
     stepper = method.make(adamw(problem.groups(), lr=1e-3))
     loss = stepper.step(problem.closure)
-    assert problem.calls == method.passes
+    assert problem.calls == int(method.passes)  # a fraction is what some steps cost more
     assert not loss.requires_grad
     assert loss.item() == before.item()
 
@@ -461,7 +643,8 @@ def test_parameter_outside_the_loss_is_left_alone(name: str) -> None:
 def test_group_without_a_role_is_taken(name: str) -> None:
     problem = Problem()
     stepper = suite.method(name).make(torch.optim.SGD(list(problem.params.values()), lr=0.05), **HP.get(name, {}))
-    stepper.step(problem.closure)
+    for _ in range(3):
+        stepper.step(problem.closure)
     assert any(not np.array_equal(p.detach().numpy(), problem.start[role]) for role, p in problem.params.items())
 
 
@@ -761,3 +944,72 @@ def test_plain_lbfgs_is_torchs() -> None:
         optimizer.step(bare.closure)
     for role in SHAPES:
         assert torch.equal(problem.params[role], bare.params[role])
+
+
+# ---------------------------------------------------------------- refined schedules, large batches, hyper-training
+
+
+@pytest.mark.parametrize("order", [1, 2])
+def test_a_refined_schedule_is_made_of_medians_over_a_tenth_of_the_pilot(order: int) -> None:
+    norms = np.random.default_rng(0).lognormal(size=200) * np.linspace(3, 1, 200)
+    window = 10  # on either side: the width is 21
+    ends = np.concatenate([np.full(window, norms[0]), norms, norms[-2 : -2 - window : -1]])
+    smooth = np.array([np.median(ends[t : t + 2 * window + 1]) for t in range(200)])
+    weights = smooth ** -float(order)
+    rates = np.array([w * weights[t + 1 :].sum() for t, w in enumerate(weights)])
+    np.testing.assert_allclose(refined(norms, order), rates / rates.max(), rtol=1e-12)
+
+
+@pytest.mark.parametrize("order", [1, 2])
+def test_constant_norms_are_refined_to_linear_decay(order: int) -> None:
+    np.testing.assert_allclose(refined(np.full(50, 3.0), order), np.arange(49, -1, -1) / 49, rtol=1e-12)
+
+
+@pytest.mark.parametrize(("make", "norm"), [(momentum, 2), (adamw, 1)], ids=["sgd", "adamw"])
+def test_the_pilots_norms_are_the_optimizers_own_and_its_state_starts_anew(make: Any, norm: int) -> None:
+    problem = Problem()
+    stepper = suite.method("refined-schedule").make(make(problem.groups(), lr=0.1))
+    seen = []
+    for share in (0.0, 0.2, 0.4):
+        stepper.set_progress(share)
+        gradient = flatten(problem.gradient({k: p.detach().numpy() for k, p in problem.params.items()}, 0))
+        seen.append(np.linalg.norm(gradient, norm))
+        stepper.step(problem.closure)
+    np.testing.assert_allclose(stepper.norms, seen, rtol=1e-10)
+    stepper.set_progress(0.5)
+    stepper.step(problem.closure)
+    again = Problem()
+    first = make(again.groups(), lr=0.1 * stepper.schedule[0])
+    again.closure()
+    first.step()
+    for role, p in problem.params.items():
+        torch.testing.assert_close(p, again.params[role])
+
+
+def test_a_large_batch_is_one_batch_of_all_its_examples() -> None:
+    """Two half batches make the update of the whole one, with any optimizer."""
+    whole, halves = Problem(), Problem()
+    halves.a, halves.y = (
+        np.concatenate([v[:1, :20], v[:1, 20:]]) * 2**0.5 for v in (halves.a, halves.y)
+    )  # each half's loss counts twice, so that the mean of the two is the whole's
+    plain = suite.method("plain").make(adamw(whole.groups(), lr=0.1))
+    large = suite.method("large-batch").make(adamw(halves.groups(), lr=0.1), batches=2)
+    plain.step(whole.closure)
+    for halves.batch in (0, 1):
+        large.step(halves.closure)
+    for role, p in whole.params.items():
+        torch.testing.assert_close(p, halves.params[role], rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize(("held_out", "direction"), [("zero", 1), ("the training targets", -1)])
+def test_hyper_training_raises_a_penalty_that_helps_and_lowers_one_that_harms(held_out: str, direction: int) -> None:
+    problem, targets = Problem(), 5 * np.random.default_rng(5).normal(size=40)
+    problem.a[:], problem.y[:] = problem.a[0].copy(), targets
+    problem.y[HELD_OUT] = 0.0 if held_out == "zero" else targets
+    hp = {"strength": 0.1, "hyper_rate": 0.05, "units": 20, "search": 0.2}
+    stepper = suite.method("hypertrain-global").make(torch.optim.SGD(problem.groups(), lr=0.02), **hp)
+    stepper.set_held_out(problem.held_out)
+    for step in range(400):
+        stepper.set_progress(step / 400)
+        stepper.step(problem.closure)
+    assert direction * stepper.h > 0.5

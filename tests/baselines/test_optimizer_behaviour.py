@@ -80,6 +80,34 @@ def test_rosenbrock_is_solved(name, hp, steps, reached):
     assert rosenbrock(w).item() < reached
 
 
+@pytest.mark.parametrize("name", [m.name for m in suite.methods("optimizer")])
+@pytest.mark.parametrize("problem", ["rosenbrock", "quadratic"])
+def test_every_optimizer_descends_at_a_rate_of_its_space(name, problem):
+    """At the space's least rate, its middle or near its largest, a few dozen steps from the usual starts."""
+    steps = {"prodigy": 80, "prodigy-noema": 200, "spider": 80}.get(name, 30)  # those find their pace first
+    method, curvature = suite.method(name), torch.logspace(0, 2, 10, dtype=DOUBLE)
+    start, loss, share = {
+        "rosenbrock": ([-1.2, 1.0], rosenbrock, 0.75),
+        "quadratic": ([1.0] * 10, lambda w: 0.5 * (curvature * w**2).sum(), 0.98),
+    }[problem]
+    hp = (
+        {"factor": 0.0}
+        if name == "powerlines-wd"
+        else {"weight_decay": 0.0}
+        if "weight_decay" in method.defaults
+        else {}
+    )
+    reached = []
+    for place in (0.0, 0.5, 0.85):
+        w = parameter(start)
+        optimizer = make(name, w, lr=method.space["lr"].at(place), **hp)
+        train(optimizer, lambda w=w: loss(w), steps)
+        if hasattr(optimizer, "eval"):
+            optimizer.eval()
+        reached.append(loss(w).item())
+    assert min(reached) < share * loss(parameter(start)).item()
+
+
 class TestIllConditionedQuadratic:
     """½ Σ h_i w_i² with h from 1 to 1000, from w = 1."""
 
@@ -136,6 +164,26 @@ class TestAMSGradCounterexample:
     @pytest.mark.parametrize("name", ["amsgrad", "amsgrad-paper"])
     def test_amsgrad_ends_at_the_optimum(self, name):
         assert self.after(name) < -0.9
+
+
+class TestPowerLines:
+    @pytest.mark.parametrize(("ratio", "timescale"), [(1, 1.084), (5, 0.464), (20, 0.224), (80, 0.108), (200, 0.066)])
+    def test_timescales_are_the_printed_ones(self, ratio, timescale):
+        w, b = parameter(torch.ones(4, 5)), parameter(torch.ones(5))
+        optimizer = make("powerlines-wd", w, b, roles=("matrix", "bias"), lr=0.01)
+        optimizer.set_horizon(500)
+        optimizer.set_targets(ratio * 25)
+        assert 1 / (0.01 * 500 * optimizer.param_groups[0]["weight_decay"]) == pytest.approx(timescale, abs=5e-4)
+
+    def test_the_best_decay_grows_with_the_batch(self):
+        """λ ∝ B at fixed parameters and tokens: half the steps, twice the decay."""
+        decays = []
+        for steps in (400, 200):
+            optimizer = make("powerlines-wd", parameter(torch.ones(4, 5)), roles=("matrix",), lr=0.01)
+            optimizer.set_horizon(steps)
+            optimizer.set_targets(10_000)
+            decays.append(optimizer.param_groups[0]["weight_decay"])
+        assert decays[1] == pytest.approx(2 * decays[0])
 
 
 class TestSophia:

@@ -231,9 +231,16 @@ def _adam(w, g, s, h):
     return w - h.lr * adam_step(s, g + h.wd * w, h.betas, h.eps)
 
 
-@each("adamw")
+@each("adamw", "heavy-decay")
 def _adamw(w, g, s, h):
     return w - h.lr * h.wd * w - h.lr * adam_step(s, g, h.betas, h.eps)
+
+
+@each("powerlines-wd")
+def _powerlines(w, g, s, h):
+    timescale = math.exp(math.log(1.084) - 0.527 * math.log(h.ratio))
+    wd = 1 / (h.base_lr * STEPS * timescale) if h.role in WEIGHTS else 0.0
+    return w - h.lr * wd * w - h.lr * adam_step(s, g, h.betas, h.eps)
 
 
 @each("amsgrad")

@@ -93,6 +93,8 @@ def saved_and_loaded(state: dict[str, Any]) -> dict[str, Any]:
 
 
 def undecayed(name: str) -> dict[str, float]:
+    if name == "powerlines-wd":
+        return {"factor": 0.0}
     return {"weight_decay": 0.0} if "weight_decay" in METHODS[name].defaults else {}
 
 

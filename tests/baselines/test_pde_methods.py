@@ -541,3 +541,76 @@ def test_a_run_resumed_from_its_checkpoint_goes_on_as_if_never_stopped(method, s
     resumed.load_state_dict(torch.load(tmp_path / "state", weights_only=True))
     assert steps(resumed, 5) == expected
     assert second.spent == whole.spent
+
+
+class TestArctanMAE:
+    def test_absolute_residuals_are_weighted_by_their_time_slice(self):
+        work = workload("convection", "arctan-mae", hp={"slices": 4})
+        points = torch.tensor([[0.0, t] for t in (0.0, 0.1, 0.3, 0.6, 1.0)])
+        residual = torch.tensor([1.0, -3.0, 1.0, -2.0, 0.5])[:, None]
+        work.method.residual = lambda network, x: residual
+        rho = [1 + math.pi / 4 - math.atan(i) for i in (1, 1, 2, 3, 4)]
+        expected = sum(r * abs(v) for r, v in zip(rho, (1.0, 3.0, 1.0, 2.0, 0.5), strict=True)) / 5
+        assert float(work.method.terms(work.model, points)[0]) == pytest.approx(expected, rel=1e-5)
+        doubled = work.method.terms(work.model, points, torch.full((5,), 2.0))[0]
+        assert float(doubled) == pytest.approx(2 * expected, rel=1e-5)
+
+    def test_weights_are_the_printed_ones(self):
+        work = workload("convection", "arctan-mae", hp={"slices": 3})
+        found = work.method.horizon_weights(torch.tensor([[0.0, t] for t in (0.1, 0.5, 0.9)]))
+        assert [round(float(r), 3) for r in found] == [1.0, 0.678, 0.536]
+
+    def test_conditions_are_mean_absolute_errors(self):
+        work = workload("convection", "arctan-mae")
+        work.next()
+        found = work.method.terms(work.model, work.points)[1:]
+        residuals = work.problem.condition_residuals(work.model)
+        for term, stated, part in zip(found, work.problem.conditions, residuals, strict=True):
+            wanted = stated.weight * part.detach().abs().reshape(len(part), -1).sum(1).mean()
+            torch.testing.assert_close(term.detach(), wanted)
+
+
+class TestNegativeSobolev:
+    def test_a_single_mode_counts_by_its_symbol(self):
+        work = workload("convection", "neg-sobolev", hp={"alpha": 0.3, "grid": 16}, points=50)
+        grids = work.method.grids(work.task.domain.uniform(50, torch.Generator().manual_seed(0)))
+        assert grids.shape == (3, 16, 2)
+        length = work.task.domain.highs[0] - work.task.domain.lows[0]
+        for mode in (0, 1, 5):
+            wave = torch.cos(2 * math.pi * mode * grids[:, :, 0] / length + 0.4)[:, :, None]
+            wanted = wave.square().mean() / (0.3 + (2 * math.pi * mode / length) ** 2)
+            found = work.method.squared_norms(wave)
+            torch.testing.assert_close(found, wanted.expand(3), rtol=1e-4, atol=1e-6)
+
+    def test_with_one_factor_for_all_modes_it_is_the_mean_square(self):
+        work = workload("convection", "neg-sobolev", hp={"alpha": 1e6})
+        residual = torch.randn(4, 30, 2, generator=torch.Generator().manual_seed(0))
+        found = 1e6 * work.method.squared_norms(residual)
+        torch.testing.assert_close(found, residual.square().sum(2).mean(1), rtol=1e-3, atol=0)
+
+    def test_grids_are_equidistant_through_the_samplers_points_and_move_with_every_step(self):
+        work = workload("convection", "neg-sobolev", hp={"grid": 8})
+        points = work.task.domain.uniform(30, torch.Generator().manual_seed(0))
+        work.method.set_progress(0.1)
+        first, again = work.method.grids(points), work.method.grids(points)
+        assert torch.equal(first, again)  # a line search sees one loss
+        work.method.set_progress(0.2)
+        second = work.method.grids(points)
+        assert not torch.equal(first, second)
+        for grids in (first, second):
+            assert set(grids[:, 0, 1].tolist()) <= set(points[:, 1].tolist())
+            torch.testing.assert_close(grids[:, :, 1], grids[:, :1, 1].expand(3, 8))
+            gaps = grids[:, 1:, 0] - grids[:, :-1, 0]
+            torch.testing.assert_close(gaps, torch.full_like(gaps, 2 * math.pi / 8))
+            assert bool(work.task.domain.contains(grids.flatten(0, 1).double().numpy()).all())
+
+    def test_a_sampler_is_shown_the_size_at_the_nearest_grid(self):
+        work = workload("convection", "neg-sobolev", hp={"grid": 10})
+        work.method.residual = lambda network, x: x[:, 1:]
+        points = torch.tensor([[0.0, 0.2], [1.0, 0.25]] + [[0.0, 0.7]] * 8 + [[0.0, 0.8]] * 10)
+        work.method.terms(work.model, points)
+        torch.testing.assert_close(work.method.pointwise, torch.tensor([0.2, 0.2] + [0.8] * 18))
+
+    def test_equations_without_a_periodic_coordinate_are_refused(self):
+        with pytest.raises(DoesNotApply, match="periodic"):
+            workload("burgers", "neg-sobolev")
