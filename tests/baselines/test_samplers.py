@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -194,3 +195,90 @@ class TestAdaptive:
         assert not rows(seen[4]) & rows(seen[5])
         assert torch.equal(seen[5], seen[9])
         assert not torch.equal(seen[9], seen[10])
+
+
+class TestOptimalSampling:
+    def basis(self, dims: int = 2, degree: int = 3, most: int = 128):
+        from baselines.sampler.christoffel import LegendreBasis
+
+        return LegendreBasis(dims, degree, most)
+
+    def test_the_basis_holds_every_product_up_to_the_total_degree_and_is_orthonormal(self):
+        basis = self.basis()
+        wanted = {(i, j) for i in range(4) for j in range(4 - i)}
+        assert sorted(map(tuple, basis.degrees.tolist())) == sorted(wanted)
+        nodes, weights = np.polynomial.legendre.leggauss(8)
+        grid = np.stack(np.meshgrid(nodes, nodes), axis=-1).reshape(-1, 2)
+        values = basis(grid)
+        gram = values.T @ (values * np.outer(weights, weights).reshape(-1, 1) / 4)
+        np.testing.assert_allclose(gram, np.eye(len(basis)), atol=1e-12)
+        x, y = grid.T
+        (place,) = [k for k, d in enumerate(basis.degrees.tolist()) if d == [2, 1]]
+        np.testing.assert_allclose(values[:, place], math.sqrt(5) * (3 * x**2 - 1) / 2 * math.sqrt(3) * y, atol=1e-12)
+
+    def test_the_degree_falls_until_there_are_few_enough_functions(self):
+        assert len(self.basis(2, 8)) == 45
+        assert self.basis(5, 8).degrees.sum(axis=1).max() == 4
+        assert len(self.basis(100, 8)) == 101
+        assert len(self.basis(100, 8, most=30)) == 30
+
+    def test_independent_points_have_the_christoffel_density(self):
+        """Their distribution function in one dimension, against the integral of Σφ²/m by quadrature."""
+        basis = self.basis(1, 5)
+        x = np.sort(basis.draw(40_000, np.random.default_rng(0))[:, 0])
+        fine = np.linspace(-1, 1, 20_001)
+        density = np.square(basis(fine[:, None])).mean(axis=1) / 2
+        cumulative = np.concatenate([[0], np.cumsum((density[1:] + density[:-1]) / 2) * (fine[1] - fine[0])])
+        assert cumulative[-1] == pytest.approx(1, abs=1e-6)
+        gap = np.abs(np.interp(x, fine, cumulative) - (np.arange(len(x)) + 0.5) / len(x)).max()
+        assert gap < 1.63 / math.sqrt(len(x))  # Kolmogorov-Smirnov, 1%
+
+    @pytest.mark.parametrize("name", ["christoffel-iid", "dpp-volume"])
+    def test_weights_make_means_those_of_uniform_points(self, name):
+        sampler = make(name, period=1)
+        found = []
+        for _ in range(60):
+            points = sampler.points()
+            weights = sampler.weights(points) ** 2
+            x, t = points.double().unbind(1)
+            found.append([float((weights * f).mean()) for f in (torch.ones(COUNT), x**2, x * t, torch.exp(t))])
+        mean, spread = np.mean(found, axis=0), np.std(found, axis=0) / math.sqrt(len(found))
+        assert (np.abs(mean - [1, 1 / 3, 0, (math.exp(2) - 1) / 2]) < 4 * spread + 1e-6).all()
+
+    def test_a_projection_dpp_of_two_functions_has_its_exact_joint_law(self):
+        """With 1 and √3 x, the joint density is 3(x - y)²/8 on the square: E xy = -1/3, E (x - y)² = 8/5."""
+        from baselines.sampler.christoffel import projection_dpp
+
+        basis, stream = self.basis(1, 1), np.random.default_rng(0)
+        pairs = np.array([projection_dpp(basis, stream)[:, 0] for _ in range(3000)])
+        products, gaps = pairs.prod(axis=1), np.square(pairs[:, 0] - pairs[:, 1])
+        assert products.mean() == pytest.approx(-1 / 3, abs=4 * products.std() / math.sqrt(3000))
+        assert gaps.mean() == pytest.approx(8 / 5, abs=4 * gaps.std() / math.sqrt(3000))
+        assert pairs[:, 0].mean() == pytest.approx(pairs[:, 1].mean(), abs=0.1)
+
+    def test_a_projection_dpp_has_a_point_for_each_function_and_repels(self):
+        from baselines.sampler.christoffel import projection_dpp
+
+        basis, stream = self.basis(2, 4), np.random.default_rng(0)
+
+        def volume(points: np.ndarray) -> float:
+            return float(np.linalg.slogdet(basis(points))[1])
+
+        dpp = [volume(projection_dpp(basis, stream)) for _ in range(5)]
+        independent = [volume(basis.draw(len(basis), stream)) for _ in range(5)]
+        assert np.mean(dpp) > np.mean(independent) + 3
+
+    def test_points_change_at_the_period_and_dpp_points_come_first(self):
+        sampler = make("dpp-volume", period=4)
+        seen = [step(sampler) for _ in range(5)]
+        assert all(torch.equal(seen[0], points) for points in seen[:4])
+        assert not torch.equal(seen[0], seen[4])
+        assert len(sampler.basis) == 45
+
+    def test_domains_that_are_no_boxes_are_refused(self):
+        class Disc(Domain):
+            pass
+
+        disc = Disc(("x", "y"), (-1.0, -1.0), (1.0, 1.0))
+        with pytest.raises(DoesNotApply, match="box"):
+            make("christoffel-iid", domain=disc)
