@@ -191,18 +191,13 @@ def commit() -> tuple[str, bool]:
 
 def environment(device: str = "cpu") -> dict[str, Any]:
     """What a curve's bits may depend on, besides the code; no names of machines or people."""
-    hardware = _cpu_name()
-    if device.startswith("cuda"):
-        import torch
-
-        hardware = torch.cuda.get_device_name(device)
     return {
         "python": platform.python_version(),
         "torch": _version("torch"),
         "numpy": _version("numpy"),
         "system": f"{platform.system()} {platform.machine()}",
         "device": device.partition(":")[0],
-        "hardware": hardware,
+        "hardware": _cuda_name(device) if device.startswith("cuda") else _cpu_name(),
         "threads": int(os.environ.get("OMP_NUM_THREADS", "1")),
         "dtype": "float32",
         "packages": _packages_hash(),
@@ -221,6 +216,17 @@ def _version(package: str) -> str:
     except metadata.PackageNotFoundError:
         module = sys.modules.get(package)
         return str(getattr(module, "__version__", ""))
+
+
+@functools.cache
+def _cuda_name(device: str) -> str:
+    """The device's name; "" where there is none, as on a machine that only hands out runs."""
+    import torch
+
+    try:
+        return torch.cuda.get_device_name(device)
+    except (AssertionError, RuntimeError):
+        return ""
 
 
 @functools.cache

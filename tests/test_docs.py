@@ -27,7 +27,9 @@ def blocks(language: str) -> list[str]:
 def commands() -> list[str]:
     """Every `levelfield` command of a shell block or of a code span that has arguments, comments left out."""
     lines = [line.split(" #")[0].strip() for block in blocks("sh") for line in block.splitlines()]
-    spans = [s for p in GUIDES for s in re.findall(r"`(levelfield \S+ [^`\n]+)`", p.read_text())]
+    spans = [
+        s for p in GUIDES for s in re.findall(r"`(levelfield \S+ [^`\n]*(?:--| [A-Z.]|\.\w)[^`\n]*)`", p.read_text())
+    ]
     return sorted({line for line in [*lines, *spans] if line.startswith("levelfield ")})
 
 

@@ -12,7 +12,7 @@ from torch.nn.utils import parametrizations, parametrize
 import suite
 from suite.runner.execute import make_workload
 from suite.runner.spec import RunSpec
-from suite.train.build import Build
+from suite.train.build import output_layer
 from suite.train.roles import ROLES, UNDECAYED, fans, mark, mark_residual, named_parameters, param_groups
 
 
@@ -55,7 +55,7 @@ def test_roles_follow_modules_whatever_their_names() -> None:
 
 
 def test_a_marked_head_is_the_head_wherever_it_stands() -> None:
-    model = nn.Sequential(Build.head(4, 4), nn.Linear(4, 4))
+    model = nn.Sequential(output_layer(nn.Linear(4, 4))[0], nn.Linear(4, 4))
     assert roles(model) == {"0.weight": "head", "0.bias": "bias", "1.weight": "matrix", "1.bias": "bias"}
 
 
@@ -104,7 +104,9 @@ class Doubled(nn.Module):
 
 
 def test_a_reparametrized_weight_keeps_the_role_of_the_weight() -> None:
-    model = nn.Sequential(nn.Embedding(5, 4), nn.Linear(4, 4), mark_residual(nn.Conv1d(4, 4, 1)), Build.head(4, 2))
+    model = nn.Sequential(
+        nn.Embedding(5, 4), nn.Linear(4, 4), mark_residual(nn.Conv1d(4, 4, 1)), output_layer(nn.Linear(4, 2))[0]
+    )
     parametrize.register_parametrization(model[0], "weight", Doubled())
     parametrizations.weight_norm(model[1])
     parametrizations.spectral_norm(model[2])

@@ -24,7 +24,7 @@ import pytest
 import suite
 from suite.fingerprint import method_hash
 from suite.runner.lease import STALE_SECONDS, Leases
-from suite.runner.pool import Pool, cost_key, finished_ids, row_path
+from suite.runner.pool import Pool, cost_key, finished_ids, prepare, row_path
 from suite.runner.server import _tail
 from suite.runner.spec import RunSpec
 from suite.store.files import StoreError, read, write_bytes
@@ -550,7 +550,7 @@ def test_a_living_launcher_renews_its_leases(tmp_path: Path, monkeypatch: pytest
 
 def test_a_finished_run_is_known_by_its_file_alone(tmp_path: Path) -> None:
     assert finished_ids(tmp_path / "none") == set()
-    for name in ("a.parquet", "b.skipped.parquet", ".tmp-1-c.parquet", "d.json", ".e.parquet"):
+    for name in ("a.parquet", "b.skipped.parquet", ".tmp=1@a=c.parquet", "d.json", ".e.parquet"):
         write_bytes(tmp_path / "runs" / name, b"")
     assert finished_ids(tmp_path) == {"a"}
     assert row_path(tmp_path, "a", "ok") == tmp_path / "runs" / "a.parquet"
@@ -558,12 +558,17 @@ def test_a_finished_run_is_known_by_its_file_alone(tmp_path: Path) -> None:
 
 
 def test_temporary_files_of_the_dead_are_cleared_and_those_of_the_living_are_kept(tmp_path: Path, dead: int) -> None:
-    for pid in (dead, os.getppid()):
-        write_bytes(tmp_path / "runs" / f".tmp-{pid}-a.parquet", b"half")
-        write_bytes(tmp_path / ".work" / f"a-{pid}" / "log", b"")
-    Pool(tmp_path)._prepare()
-    assert {p.name for p in (tmp_path / "runs").iterdir()} == {f".tmp-{os.getppid()}-a.parquet"}
-    assert {p.name for p in (tmp_path / ".work").iterdir()} == {f"a-{os.getppid()}"}
+    here = socket.gethostname()
+    owners = {f"{dead}@{here}": 0.0, f"{os.getppid()}@{here}": 9e5, f"{dead}@elsewhere": 0.0, "1@elsewhere": 9e5}
+    for name, age in owners.items():
+        for file in (tmp_path / "runs" / f".tmp={name}=a.parquet", tmp_path / ".work" / f"a={name}" / "log"):
+            write_bytes(file, b"half")
+            for path in (file, file.parent):
+                os.utime(path, (time.time() - age,) * 2)
+    prepare(tmp_path)
+    kept = {f"{os.getppid()}@{here}", f"{dead}@elsewhere"}  # another machine's is judged by its age
+    assert {p.name for p in (tmp_path / "runs").iterdir()} == {f".tmp={name}=a.parquet" for name in kept}
+    assert {p.name for p in (tmp_path / ".work").iterdir()} == {f"a={name}" for name in kept}
 
 
 def test_a_step_cost_is_shared_by_seeds_and_budgets_but_by_nothing_else() -> None:

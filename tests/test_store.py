@@ -39,7 +39,7 @@ def row(run_id: str = "a", **changes: Any) -> dict[str, Any]:
         "metrics": [("accuracy", 0.9), ("ce", 0.25)], "val_metrics": [("ce", 0.5)], "steps": 225, "passes": 225,
         "examples": 14400, "spent": 225.0, "flops": 1e9, "elementwise": 1e8, "saved_bytes": 1000, "state_bytes": 10,
         "parameters": 15000, "train_seconds": 1.5, "eval_seconds": 0.25, "setup_seconds": 0.125, "peak_bytes": 10**8,
-        "cost_ratio": 1.125, "cost_low": 1.0, "cost_high": 1.25, "digest": "d0", "environment": "{}",
+        "cost_ratio": 1.125, "cost_low": 1.0, "cost_high": 1.25, "cost_precise": False, "digest": "d0", "environment": "{}",
         "environment_hash": "e0", "engine_hash": "g0", "commit": "c0", "dirty": False, "trust": "self-reported",
         "started_at": NOON, "finished_at": NOON + timedelta(seconds=2),
         "curve": [{"spent": 0.0, "steps": 0, "examples": 0, "seconds": 0.0, "train_loss": math.nan, "score": 2.5},
@@ -223,7 +223,7 @@ def test_a_folder_that_is_not_there_is_refused_with_what_to_do(tmp_path: Path) -
 def test_temporary_and_hidden_files_are_passed_over_but_not_folders_above(tmp_path: Path) -> None:
     folder = tmp_path / ".cache" / ".hidden"
     write_rows(folder / "runs" / "a.parquet", [row()])
-    for name in (".tmp-1-b.parquet", ".work/c.parquet", "runs/.d.parquet", "e.txt"):
+    for name in (".tmp=1@a=b.parquet", ".work/c.parquet", "runs/.d.parquet", "e.txt"):
         write_bytes(folder / name, b"x")
     assert [p.name for p in parquet_files(folder)] == ["a.parquet"]
     assert parquet_files(folder / "runs" / "a.parquet") == [folder / "runs" / "a.parquet"]

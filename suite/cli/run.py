@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 DEFAULT_SEEDS = "3"
 EXIT_FAILED, EXIT_NO_DATA, EXIT_INTERRUPTED = 1, 3, 130
+BackendName = Annotated[
+    str, typer.Option("--backend", help="local; ray or slurm: the same runs as jobs of a cluster (no step costs).")
+]
 
 
 def run(
@@ -45,6 +48,7 @@ def run(
     checkpoint: Annotated[
         float, typer.Option(help="Seconds between checkpoints inside a run; 0: at every evaluation; -1: none.")
     ] = -1.0,
+    backend: BackendName = "local",
     retry: Annotated[
         bool, typer.Option("--retry", help="Run failed runs again, and those whose file is damaged.")
     ] = False,
@@ -88,6 +92,7 @@ def run(
             quiet=json,
             seconds_board=budget == "seconds",
             checkpoint=checkpoint if checkpoint >= 0 else None,
+            backend=backend,
         )
 
     started = time.monotonic()
@@ -115,28 +120,43 @@ def launch(
     seconds_board: bool = False,
     checkpoint: float | None = None,
     attempt: int = 1,
+    backend: str = "local",
 ) -> tuple[Progress, list[RunSpec]]:
     """Run a plan with a progress display; Ctrl-C and SIGTERM leave a resumable folder.
+
+    Parameters
+    ----------
+    workers : runs at once here, or jobs at once on a cluster; 0 takes the backend's default.
 
     Returns
     -------
     progress : counts; its phase is "stopped" after an interruption.
     specs : the plan, with the budgets that a seconds board gave.
     """
+    from suite.runner.backends import backend as scheduler
+    from suite.runner.cluster import Cluster
     from suite.runner.pool import Pool
 
-    with _display(quiet) as report:
-        pool = Pool(out, workers or os.cpu_count() or 1, memory, limit, report, checkpoint, attempt)
-        previous = signal.signal(signal.SIGTERM, interrupt)
-        try:
-            if seconds_board:
-                specs = pool.charge(specs, max(cost, 3.0))
-            progress = pool.run(specs, cost)
-        except KeyboardInterrupt:
-            progress = pool.progress
-            progress.phase = "stopped"
-        finally:
-            signal.signal(signal.SIGTERM, previous)
+    if seconds_board and backend != "local":
+        raise ValueError(
+            "--budget seconds needs --backend local: step costs are measured on a machine that does nothing else"
+        )
+    previous = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        with _display(quiet) as report:
+            if backend == "local":
+                pool = Pool(out, workers or os.cpu_count() or 1, memory, limit, report, checkpoint, attempt)
+                progress = pool.progress
+                specs = pool.charge(specs, max(cost, 3.0)) if seconds_board else specs
+                pool.run(specs, cost)
+            else:
+                jobs = Cluster(out, scheduler(backend, out / ".jobs"), workers, memory, limit, report, checkpoint)
+                progress = jobs.progress
+                jobs.run(specs)
+    except KeyboardInterrupt:
+        progress.phase = "stopped"
+    finally:
+        signal.signal(signal.SIGTERM, previous)
     return progress, specs
 
 

@@ -26,7 +26,7 @@ from suite.fingerprint import digest, task_hash
 from suite.registry import module_name
 from suite.runner.lease import Leases
 from suite.runner.spec import RunSpec
-from suite.store.files import StoreError, write_bytes
+from suite.store.files import StoreError, is_left_behind, owner, write_bytes
 
 MAX_ATTEMPTS = 3
 DEFAULT_MEMORY = 8 * 2**30
@@ -110,7 +110,7 @@ class Pool:
         ------
         StoreError : the folder cannot be written.
         """
-        self._prepare()
+        prepare(self.out)
         done = finished_ids(self.out)
         todo = [(spec.run_id, spec) for spec in specs]
         progress = self.progress
@@ -142,7 +142,7 @@ class Pool:
         ------
         ServerDied : a step cost could not be measured.
         """
-        self._prepare()
+        prepare(self.out)
         try:
             if any(not (self.out / "costs" / f"{cost_key(s)}.json").exists() for s in specs):
                 self._start_server(specs)
@@ -173,7 +173,7 @@ class Pool:
         seconds : longest measurement of one method.
         itself : measure the reference against itself (the A/A arm) instead.
         """
-        self._prepare()
+        prepare(self.out)
         found = []
         try:
             self._start_server(specs)
@@ -191,27 +191,8 @@ class Pool:
 
     # ------------------------------------------------------------ phases
 
-    def _prepare(self) -> None:
-        """Check that the folder takes files and clear what dead launchers left."""
-        probe = self.out / f".probe-{os.getpid()}"
-        try:
-            (self.out / "runs").mkdir(parents=True, exist_ok=True)
-            probe.write_bytes(b"x")
-        except OSError as error:
-            raise StoreError(f"{self.out}: cannot be written ({error.strerror}); choose another --out") from None
-        finally:
-            with contextlib.suppress(OSError):
-                probe.unlink(missing_ok=True)
-        for folder in (self.out / "runs", self.out / "costs"):
-            for leftover in folder.glob(".tmp-*"):
-                if not _alive(leftover.name.split("-")[1]):
-                    leftover.unlink(missing_ok=True)
-        for work in (self.out / ".work").glob("*-*"):
-            if not _alive(work.name.rpartition("-")[2]):
-                shutil.rmtree(work, ignore_errors=True)
-
     def _clear_work(self) -> None:
-        for work in (self.out / ".work").glob(f"*-{os.getpid()}"):
+        for work in (self.out / ".work").glob(f"*={owner()}"):
             shutil.rmtree(work, ignore_errors=True)
         with contextlib.suppress(OSError):
             (self.out / ".work").rmdir()
@@ -340,7 +321,7 @@ class Pool:
             "do": do,
             "id": key,
             "spec": spec.to_json(),
-            "folder": str(self.out / ".work" / f"{key}-{os.getpid()}"),
+            "folder": str(self.out / ".work" / f"{key}={owner()}"),
             "row": str(target),
             "limit": self.limit or spec.info.tiers[spec.tier].limit,
             "memory": self.memory,
@@ -441,6 +422,31 @@ class Pool:
 # ---------------------------------------------------------------- helpers
 
 
+def prepare(out: Path) -> None:
+    """Check that a results folder takes files, and clear what launchers that were killed have left.
+
+    Raises
+    ------
+    StoreError : it cannot be written.
+    """
+    probe = out / f".probe-{os.getpid()}"
+    try:
+        (out / "runs").mkdir(parents=True, exist_ok=True)
+        probe.write_bytes(b"x")
+    except OSError as error:
+        raise StoreError(f"{out}: cannot be written ({error.strerror}); choose another --out") from None
+    finally:
+        with contextlib.suppress(OSError):
+            probe.unlink(missing_ok=True)
+    for folder in (out / "runs", out / "costs", out / "checkpoints"):
+        for leftover in folder.glob(".tmp=*"):
+            if is_left_behind(leftover.name.split("=")[1], leftover):
+                leftover.unlink(missing_ok=True)
+    for work in (out / ".work").glob("*=*"):
+        if is_left_behind(work.name.rpartition("=")[2], work):
+            shutil.rmtree(work, ignore_errors=True)
+
+
 def cost_key(spec: RunSpec) -> str:
     """Names the (task, tier, method, hyper-parameters, code) whose step cost is one."""
     scope = digest([task_hash(spec.info, spec.tier), spec.code, dict(spec.hp), spec.device], 12)
@@ -500,13 +506,3 @@ def _alone() -> Iterator[None]:
     finally:
         if lock:
             lock.close()
-
-
-def _alive(pid: str) -> bool:
-    try:
-        os.kill(int(pid), 0)
-    except (ValueError, ProcessLookupError):
-        return False
-    except PermissionError:
-        return True
-    return True

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,9 +16,38 @@ import pyarrow.parquet as pq
 
 from suite.store.schema import RUNS, SchemaError, conform
 
+STALE_SECONDS = 24 * 3600.0  # a file of another machine's process that is older is taken for left behind
+
 
 class StoreError(OSError):
     """A results folder that cannot be read or written; the message says what to do."""
+
+
+def owner() -> str:
+    """This process among all that may share a folder: its number and its machine."""
+    return f"{os.getpid()}@{socket.gethostname()}"
+
+
+def is_left_behind(name: str, path: Path) -> bool:
+    """Whether the process that `owner` named in `name` has ended, as far as one can tell from here.
+
+    Parameters
+    ----------
+    name : the part of a file's name that `owner` gave.
+    path : the file; of another machine's it is the age that tells.
+    """
+    pid, _, host = name.partition("@")
+    if host != socket.gethostname():
+        with contextlib.suppress(OSError):
+            return time.time() - path.stat().st_mtime > STALE_SECONDS
+        return False
+    try:
+        os.kill(int(pid), 0)
+    except (ValueError, ProcessLookupError):
+        return True
+    except PermissionError:
+        return False
+    return False
 
 
 def write_bytes(path: Path, data: bytes, durable: bool = True) -> None:
@@ -30,7 +61,7 @@ def write_bytes(path: Path, data: bytes, durable: bool = True) -> None:
     ------
     StoreError : the disk is full or the folder cannot be written.
     """
-    temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
+    temporary = path.with_name(f".tmp={owner()}={path.name}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(temporary, "wb") as file:

@@ -222,6 +222,7 @@ def _sgd(w, g, s, h):
 
 @each("nesterov")
 def _nesterov(w, g, s, h):
+    g = g + h.wd * w
     s.m = h.momentum * s.m + g
     return w - h.lr * (g + h.momentum * s.m)
 
