@@ -22,7 +22,7 @@ LARGE = {"context": 128, "features": 128, "layers": 4, "heads": 4, "batch": 64, 
     ),
     recipe={
         "activation": "gelu",
-        "optimizer": ("adamw", {"lr": 0.01, "weight_decay": 0.1}),
+        "optimizer": ("adamw", {"lr": 0.0169, "weight_decay": 1.56e-4}),
         "gradient": ("grad-clip", {"max_norm": 1.0}),
         "schedule": ("linear", {"warmup": 0.05}),
         "init": ("gpt2", {"std": 0.1}),
