@@ -4,12 +4,36 @@ from __future__ import annotations
 
 import inspect
 from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import nn
 
 from suite.train.roles import mark, mark_residual, named_parameters
 from suite.train.workload import Context
+
+
+@dataclass(frozen=True)
+class Interface:
+    """What a task's network takes and gives, whatever is in between.
+
+    Attributes
+    ----------
+    kind : "images", "tokens" (indices) or "points" (coordinates).
+    shape : of one input: (channels, height, width), (time,) or (coordinates,).
+    outputs : columns of the result: one row of them an image or point, one for every token.
+    own : makes the task's own network; an architecture may start from it.
+    vocabulary : number of different tokens.
+    first : makes the layer that images have to pass first, as they are stored.
+    """
+
+    kind: str
+    shape: tuple[int, ...]
+    outputs: int
+    own: Callable[[], nn.Module]
+    vocabulary: int = 0
+    first: Callable[[], nn.Module] = nn.Identity
 
 
 class Build:
@@ -47,6 +71,21 @@ class Build:
         """The recipe's token mixing."""
         self.sites["attention"] += 1
         return self.recipe["attention"].make(features, heads, causal)
+
+    def network(self, interface: Interface) -> nn.Module:
+        """The recipe's architecture; the task's own network where the recipe names none."""
+        self.sites["architecture"] += 1
+        if "architecture" in self.recipe:
+            return self.recipe["architecture"].make(self, interface)
+        return interface.own()
+
+    def parameters(self, make: Callable[[], nn.Module]) -> int:
+        """Parameters of the module that `make` makes from this build's parts; no site is counted, no draw used up."""
+        sites = self.sites.copy()
+        with torch.random.fork_rng(devices=[]):
+            count = sum(p.numel() for p in make().parameters())
+        self.sites = sites
+        return count
 
     @staticmethod
     def head(features: int, outputs: int, bias: bool = True) -> nn.Linear:
