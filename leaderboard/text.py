@@ -33,6 +33,7 @@ SLOT_WORDS = {
     "init": SlotWords("Initialisation", "How the weights are drawn before training."),
     "norm": SlotWords("Normalisation", "The layer that rescales activations inside the network."),
     "block": SlotWords("Feed-forward blocks", "The part of each layer that transforms features position by position."),
+    "architecture": SlotWords("Architectures", "The whole network, in place of the task's own."),
     "attention": SlotWords("Attention", "How tokens exchange information."),
     "reparam": SlotWords("Reparametrisation", "The form in which weights are stored and trained."),
     "regularizer": SlotWords("Regularisers", "A penalty added to the training loss."),

@@ -33,6 +33,7 @@ init = decorator_for("init")
 norm = decorator_for("norm")
 block = decorator_for("block")
 attention = decorator_for("attention")
+architecture = decorator_for("architecture")
 reparam = decorator_for("reparam")
 regularizer = decorator_for("regularizer")
 loss = decorator_for("loss")
@@ -77,9 +78,8 @@ def __getattr__(name: str) -> Any:
 
 
 __all__ = [
-    "SLOTS", "Choice", "IntUniform", "LogUniform", "Method", "Metric", "Noise", "Paper", "RegistryError",
-    "TaskInfo", "Tier", "Uniform", "UnknownName", "activation", "attention", "averaging", "block", "define_task",
+    "SLOTS", "Choice", "IntUniform", "LogUniform", "Method", "Metric", "Noise", "Paper", "RegistryError", "TaskInfo",
+    "Tier", "Uniform", "UnknownName", "activation", "architecture", "attention", "averaging", "block", "define_task",
     "gradient", "init", "load_curves", "load_results", "loss", "method", "methods", "norm", "objective", "optimizer",
-    "pde_method", "registry", "regularizer", "reparam", "run", "sampler", "schedule", "task",
-    "tasks",
+    "pde_method", "registry", "regularizer", "reparam", "run", "sampler", "schedule", "task", "tasks",
 ]  # fmt: skip

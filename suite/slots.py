@@ -83,6 +83,12 @@ _ALL = (
         "told its place among the model's mixers",
     ),
     Slot(
+        "architecture",
+        "factory(build, interface, **hp) -> nn.Module",
+        "the whole network in place of the task's own; `interface`, a suite.train.build.Interface, says what it "
+        "takes and gives, and `build` makes the recipe's other parts",
+    ),
+    Slot(
         "reparam",
         "factory(model, **hp) -> None",
         "re-expresses the model's weights in place (torch parametrizations), after init; a module that it "

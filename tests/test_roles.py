@@ -151,4 +151,5 @@ def test_every_slot_that_a_task_declares_is_used_in_its_model(task: suite.TaskIn
     workload = make_workload(RunSpec(task.name, "reference", "smoke"))
     built = getattr(workload, "sites", {})
     in_model = {"activation", "norm", "block", "attention", "init"} & set(task.slots) & set(task.recipe)
+    in_model |= {"architecture"} & set(task.slots)
     assert {slot for slot in in_model if not built.get(slot)} == set()

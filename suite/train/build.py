@@ -7,6 +7,7 @@ import inspect
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -17,6 +18,28 @@ from suite.train.roles import mark, mark_activation, mark_residual, named_parame
 from suite.train.workload import Context, DoesNotApply
 
 FORWARDS_PER_PASS = 3  # a forward-backward pass costs about three forward passes
+
+
+@dataclass(frozen=True)
+class Interface:
+    """What a task's network takes and gives, whatever is in between.
+
+    Attributes
+    ----------
+    kind : "images", "tokens" (indices) or "points" (coordinates).
+    shape : of one input: (channels, height, width), (time,) or (coordinates,).
+    outputs : columns of the result: one row of them an image or point, one for every token.
+    own : makes the task's own network; an architecture may start from it.
+    vocabulary : number of different tokens.
+    first : makes the layer that images have to pass first, as they are stored.
+    """
+
+    kind: str
+    shape: tuple[int, ...]
+    outputs: int
+    own: Callable[[], nn.Module]
+    vocabulary: int = 0
+    first: Callable[[], nn.Module] = nn.Identity
 
 
 class Build:
@@ -64,6 +87,21 @@ class Build:
         attention = self.recipe["attention"].make(features, heads, causal)
         self.stacked["attention"].append(attention)
         return attention
+
+    def network(self, interface: Interface) -> nn.Module:
+        """The recipe's architecture; the task's own network where the recipe names none."""
+        self.sites["architecture"] += 1
+        if "architecture" in self.recipe:
+            return self.recipe["architecture"].make(self, interface)
+        return interface.own()
+
+    def parameters(self, make: Callable[[], nn.Module]) -> int:
+        """Parameters of the module that `make` makes from this build's parts; no site is counted, no draw used up."""
+        sites, stacked = self.sites.copy(), {slot: list(modules) for slot, modules in self.stacked.items()}
+        with torch.random.fork_rng(devices=[]):
+            count = sum(p.numel() for p in make().parameters())
+        self.sites, self.stacked = sites, stacked
+        return count
 
     def head(self, features: int, outputs: int, bias: bool = True) -> nn.Module:
         """The output layer: linear, unless the recipe's loss brings its own (`suite.slots`).

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from suite.facts import Tier
-from suite.train.build import Build
+from suite.train.build import Build, Interface
 from suite.train.derivatives import AutogradField, Engine, Field, autograd_fields, columns
 from suite.train.jets import agrees, through
 from suite.train.workload import Context, DoesNotApply, Predictions, Task, Workload
@@ -519,8 +519,10 @@ class PdeTask(Task):
         return other
 
     def network(self, build: Build, inputs: int, tier: Tier) -> nn.Module:
-        """The network from `inputs` columns to `outputs`: a plain MLP unless a task says otherwise."""
-        return Mlp(build, inputs, self.outputs, int(tier.sizes["width"]), int(tier.sizes["blocks"]))
+        """The network from `inputs` columns to `outputs`: the recipe's architecture, a plain MLP where it has none."""
+        width, blocks = int(tier.sizes["width"]), int(tier.sizes["blocks"])
+        own = functools.partial(Mlp, build, inputs, self.outputs, width, blocks)
+        return build.network(Interface("points", (inputs,), self.outputs, own))
 
     def test_points(self, tier: Tier) -> np.ndarray:
         """Points (m, d) at which the error is scored: a grid of 101 values a column in one or two dimensions."""

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import functools
+
+from torch import nn
+
 from suite import Metric, Noise, Tier, define_task
+from suite.train.build import Build, Interface
 from tasks.language.sources import HMMSource
 from tasks.language.tokens import SourceTask
 
@@ -19,7 +24,7 @@ HARD = {"states": 96, "vocabulary": 64, "transition": 0.02, "emission": 0.03}
     metric=Metric("excess", "nats", "min", floor=0.0, chance=0.61),
     slots=(
         "activation", "optimizer", "gradient", "schedule", "averaging", "init", "norm", "block", "attention",
-        "reparam", "regularizer", "loss",
+        "reparam", "regularizer", "loss", "architecture",
     ),
     recipe={
         "activation": "gelu",
@@ -57,3 +62,8 @@ class HMMGPT(SourceTask):
 
     def source(self, tier: Tier) -> HMMSource:
         return HMMSource.made(**tier.sizes.get("source", {}))
+
+    def model(self, build: Build, tier: Tier) -> nn.Module:
+        inputs, outputs = self.vocabulary(tier)
+        own = functools.partial(super().model, build, tier)
+        return build.network(Interface("tokens", (tier.sizes["context"],), outputs, own, vocabulary=inputs))

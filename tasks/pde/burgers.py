@@ -16,7 +16,7 @@ VISCOSITY = 0.01 / np.pi
 NODES = 200  # of the Gauss-Hermite rule
 SLOTS = (
     "activation", "block", "optimizer", "gradient", "schedule", "averaging", "init", "reparam", "regularizer",
-    "sampler", "pde-method",
+    "sampler", "pde-method", "architecture",
 )  # fmt: skip
 METRIC = Metric("log10_l2re", "log10", "min", chance=0.0)
 UNIT = "gradient evaluations"

@@ -14,7 +14,7 @@ from suite.train.pinn import Condition, Domain, PdeTask, condition, value
 A1, A2 = np.pi, 4 * np.pi
 SLOTS = (
     "activation", "block", "optimizer", "gradient", "schedule", "averaging", "init", "reparam", "regularizer",
-    "sampler", "pde-method",
+    "sampler", "pde-method", "architecture",
 )  # fmt: skip
 METRIC = Metric("log10_l2re", "log10", "min", chance=0.0)
 UNIT = "gradient evaluations"

@@ -22,7 +22,7 @@ DECAY = REYNOLDS / 2 - math.sqrt(REYNOLDS**2 / 4 + 4 * math.pi**2)
 CAVITY_REYNOLDS = 100.0
 SLOTS = (
     "activation", "block", "optimizer", "gradient", "schedule", "averaging", "init", "reparam", "regularizer",
-    "sampler", "pde-method",
+    "sampler", "pde-method", "architecture",
 )  # fmt: skip
 METRIC = Metric("log10_l2re", "log10", "min", chance=0.0)
 UNIT = "gradient evaluations"

@@ -13,7 +13,7 @@ from suite.train.pinn import Condition, Domain, PdeTask, condition, value
 
 SLOTS = (
     "activation", "block", "optimizer", "gradient", "schedule", "averaging", "init", "reparam", "regularizer",
-    "sampler", "pde-method",
+    "sampler", "pde-method", "architecture",
 )  # fmt: skip
 METRIC = Metric("log10_l2re", "log10", "min", chance=0.0)
 UNIT = "gradient evaluations"

@@ -15,7 +15,7 @@ X, T = 0, 1
 WIDTH = np.pi / 4
 SLOTS = (
     "activation", "block", "optimizer", "gradient", "schedule", "averaging", "init", "reparam", "regularizer",
-    "sampler", "pde-method",
+    "sampler", "pde-method", "architecture",
 )  # fmt: skip
 METRIC = Metric("log10_l2re", "log10", "min", chance=0.0)
 UNIT = "gradient evaluations"

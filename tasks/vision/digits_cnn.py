@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from suite import Metric, Noise, Paper, Tier, define_task
-from suite.train.build import Build
+from suite.train.build import Build, Interface
 from suite.train.supervised import Splits, SupervisedTask
 
 WIDTHS = (16, 32, 32)
@@ -34,7 +34,7 @@ def _digits() -> tuple[Tensor, Tensor]:
     metric=Metric("ce", "nats", "min", floor=0.0, chance=2.302585),
     slots=(
         "activation", "optimizer", "gradient", "schedule", "averaging", "init", "norm", "reparam", "regularizer",
-        "loss",
+        "loss", "architecture",
     ),
     recipe={
         "activation": "relu",
@@ -80,12 +80,17 @@ class DigitsCNN(SupervisedTask):
         return _digits()[1][1297:].numpy()
 
     def model(self, build: Build, tier: Tier) -> nn.Module:
-        layers: list[nn.Module] = []
-        channels = 1
-        for i, width in enumerate(WIDTHS):
-            activation = build.activation(width)
-            layers += [nn.Conv2d(channels, width, 3, padding=1, bias=False), build.norm(width), activation]
-            channels = build.width(width, activation)
-            if i == 1:
-                layers.append(nn.MaxPool2d(2))
-        return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(2), nn.Flatten(), build.head(4 * channels, 10))
+        return build.network(Interface("images", (1, 8, 8), 10, functools.partial(small_cnn, build)))
+
+
+def small_cnn(build: Build) -> nn.Module:
+    """Three convolutions of `WIDTHS`, a 2x2 maximum after the second, means of quarters, linear head."""
+    layers: list[nn.Module] = []
+    channels = 1
+    for i, width in enumerate(WIDTHS):
+        activation = build.activation(width)
+        layers += [nn.Conv2d(channels, width, 3, padding=1, bias=False), build.norm(width), activation]
+        channels = build.width(width, activation)
+        if i == 1:
+            layers.append(nn.MaxPool2d(2))
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(2), nn.Flatten(), build.head(4 * channels, 10))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
+
 from torch import nn
 
 from suite import Metric, Noise, Tier, define_task
-from suite.train.build import Build
+from suite.train.build import Build, Interface
 from tasks.vision.convnet import ConvNet
 from tasks.vision.images import Normalise
 from tasks.vision.shapes import CLASSES, MEAN, STD, ShapesTask
@@ -21,7 +23,7 @@ SMALL = {"pixels": 16, "widths": (16, 32, 32), "batch": 64, "eval_batch": 500}
     metric=Metric("ce", "nats", "min", floor=0.0, chance=2.302585),
     slots=(
         "activation", "optimizer", "gradient", "schedule", "averaging", "init", "norm", "reparam", "regularizer",
-        "loss",
+        "loss", "architecture",
     ),
     recipe={
         "activation": "relu",
@@ -61,4 +63,10 @@ class ShapesCNN(ShapesTask):
     """
 
     def model(self, build: Build, tier: Tier) -> nn.Module:
-        return ConvNet(build, Normalise(MEAN, STD), classes=CLASSES, widths=tier.sizes["widths"])
+        normalise = functools.partial(Normalise, MEAN, STD)
+        shape = (3, tier.sizes["pixels"], tier.sizes["pixels"])
+
+        def own() -> nn.Module:
+            return ConvNet(build, normalise(), classes=CLASSES, widths=tier.sizes["widths"])
+
+        return build.network(Interface("images", shape, CLASSES, own, first=normalise))

@@ -26,7 +26,7 @@ TASKS = [task.name for task in suite.tasks(family="language")]
 SOURCES = [name for name in TASKS if issubclass(registry().task(name).factory, SourceTask)]
 TEXTS = [name for name in TASKS if issubclass(registry().task(name).factory, TextTask)]
 GPTS = SOURCES + TEXTS
-MODEL_SLOTS = {"activation", "norm", "block", "attention", "init", "loss"}
+MODEL_SLOTS = {"activation", "norm", "block", "attention", "architecture", "init", "loss"}
 SMALL_SOURCES = [
     DyckSource(types=2, leaves=1, limit=2),
     MarkovSource(vocabulary=4, order=2, concentration=0.5),

@@ -22,7 +22,7 @@ from tasks.vision.shapes import CLASSES, draw_images
 
 TASKS = [task.name for task in suite.tasks(family="vision")]
 EMBEDDED = [name for name in TASKS if not registry().task(name).data]
-MODEL_SLOTS = {"activation", "norm", "block", "attention", "init", "loss"}
+MODEL_SLOTS = {"activation", "norm", "block", "attention", "architecture", "init", "loss"}
 
 
 def noise_arrays(task, tier, split):
