@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
+from typing import ClassVar
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -20,12 +23,15 @@ from suite.train.workload import Context
 
 METHODS = [method.name for method in suite.methods("pde-method")]
 TASKS = ["convection", "burgers", "helmholtz", "kovasznay", "poisson-10", "highfreq-poisson"]
+SOLVERS = ("gp-hm-stm", "gp-hm-gm")
+GRID = {"components": 8, "nodes": 40, "side": 10}  # of the solvers here
 ADAM = {"optimizer": Choice("adam", {"lr": 1e-3}), "sampler": Choice("uniform")}
 
 
 def workload(task: str, method: str = "pinn", *, seed: int = 0, hp=None, choices=None, **sizes) -> PinnWorkload:
     info = registry().task(task)
-    chosen = Choice(method, {**registry().method(method).defaults, **(hp or {})})
+    small = GRID if method in SOLVERS else {}
+    chosen = Choice(method, {**registry().method(method).defaults, **small, **(hp or {})})
     recipe = recipe_for(info, "reference").with_choice("pde-method", chosen)
     for slot, choice in {**ADAM, **(choices or {})}.items():
         recipe = recipe.with_choice(slot, choice)
@@ -76,7 +82,7 @@ def test_method_applies_to_at_least_one_task(name):
     assert made
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", sorted(set(METHODS) - set(SOLVERS)))
 @pytest.mark.parametrize("task", ["burgers", "poisson-10"])
 def test_the_full_equation_is_fitted_better_after_training(name, task):
     try:
@@ -511,9 +517,167 @@ class TestFourierPinn:
             workload("burgers", "fourier-pinn")
 
 
+class TestGaussianProcessSolver:
+    """Against the joint density written out in numpy, dense over the whole grid."""
+
+    HP: ClassVar[dict[str, float]] = {"components": 3, "frequency": 2.0, "nodes": 9, "side": 5, "penalty": 7.0}
+
+    def made(self, task: str, name: str) -> PinnWorkload:
+        work = workload(task, name, hp=self.HP)
+        generator = torch.Generator().manual_seed(0)
+        with torch.no_grad():
+            for parameter in work.model.parameters():
+                parameter += 0.3 * torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+        return work
+
+    @staticmethod
+    def kernel(name: str, axis: nn.Module, lag: np.ndarray) -> np.ndarray:
+        weights, scales, waves = (
+            p.detach().exp().numpy() if p is not axis.kernel.frequency else p.detach().numpy()
+            for p in (axis.kernel.log_weight, axis.kernel.log_scale, axis.kernel.frequency)
+        )
+        total = np.zeros_like(lag)
+        for a, s, f in zip(weights, scales, waves, strict=True):
+            r = math.sqrt(5) * s * np.abs(lag)
+            shape = (1 + r + r**2 / 3) * np.exp(-r) if name == "gp-hm-stm" else np.exp(-s * lag**2)
+            total += a * shape * np.cos(2 * math.pi * f * lag)
+        return total
+
+    def dense(self, name: str, process: nn.Module, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        """Covariances (n, m) of the function's values at x (n, d) and y (m, d)."""
+        parts = [self.kernel(name, a, x[:, None, i] - y[None, :, i]) for i, a in enumerate(process.axes)]
+        return np.prod(parts, axis=0)
+
+    def gram(self, name: str, process: nn.Module) -> np.ndarray:
+        """Covariances of the grid's values, jitter on each axis' matrix as in the definition."""
+        parts = [
+            self.kernel(name, a, np.subtract.outer(a.nodes.numpy(), a.nodes.numpy())) + 1e-6 * np.eye(len(a.nodes))
+            for a in process.axes
+        ]
+        return functools.reduce(np.kron, parts)
+
+    @pytest.mark.parametrize("name", ["gp-hm-stm", "gp-hm-gm"])
+    @pytest.mark.parametrize("task", ["highfreq-poisson", "helmholtz"])
+    def test_loss_is_the_negative_log_joint_density(self, task, name):
+        work = self.made(task, name)
+        process, grid = work.model.core, work.method.grid.numpy()
+        u, gram = process.values.detach().numpy().flatten(), self.gram(name, process)
+
+        h = 1e-3
+        second = np.zeros(len(grid))
+        for axis, part in enumerate(process.axes):  # K''K⁻¹ along one axis, the kernel differentiated numerically
+            nodes = part.nodes.numpy()
+            lag = np.subtract.outer(nodes, nodes)
+            far, near, here = ((k, self.kernel(name, part, lag + k * h)) for k in (2, 1, 0))
+            back, behind = (self.kernel(name, part, lag - k * h) for k in (1, 2))
+            bent = (-far[1] + 16 * near[1] - 30 * here[1] + 16 * back - behind) / (12 * h * h)
+            along = bent @ np.linalg.inv(here[1] + 1e-6 * np.eye(len(nodes)))
+            eye = [np.eye(len(a.nodes)) for a in process.axes]
+            eye[axis] = along
+            second += functools.reduce(np.kron, eye) @ u
+        if task == "helmholtz":
+            q = (1 - 17 * math.pi**2) * np.sin(math.pi * grid[:, 0]) * np.sin(4 * math.pi * grid[:, 1])
+            residual, weight = second + u - q, 10.0
+        else:
+            residual, weight = second / 1e4 + np.sin(100 * grid[:, 0]), 1.0
+        edge = work.problem.conditions[0].points.double().numpy()
+        at = self.dense(name, process, edge, grid) @ np.linalg.solve(gram, u)
+        log_tau, log_v = process.log_condition_precision.item(), process.log_equation_precision.item()
+        prior = -0.5 * np.linalg.slogdet(gram)[1] - 0.5 * u @ np.linalg.solve(gram, u)
+        conditions = 0.5 * len(edge) * log_tau - 0.5 * math.exp(log_tau) * weight * (at**2).sum()
+        equation = 0.5 * len(grid) * log_v - 0.5 * math.exp(log_v) * (residual**2).sum()
+        work.next()
+        assert work.loss().item() == pytest.approx(-(prior + 7.0 * conditions + equation), rel=1e-4)
+
+    @pytest.mark.parametrize("name", ["gp-hm-stm", "gp-hm-gm"])
+    def test_values_off_the_grid_are_the_posterior_mean(self, name):
+        work = self.made("burgers", name)
+        process, grid = work.model.core, work.method.grid.numpy()
+        x = work.task.domain.uniform(20, torch.Generator().manual_seed(1))
+        weights = np.linalg.solve(self.gram(name, process), process.values.detach().numpy().flatten())
+        wanted = self.dense(name, process, x.double().numpy(), grid) @ weights
+        with torch.no_grad():
+            np.testing.assert_allclose(work.model(x)[:, 0].numpy(), wanted, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(work.model(x.requires_grad_())[:, 0].detach().numpy(), wanted, rtol=1e-4, atol=1e-5)
+
+    @pytest.mark.parametrize("name", ["gp-hm-stm", "gp-hm-gm"])
+    @pytest.mark.parametrize("order", [1, 2, 3, 4])
+    def test_kernel_derivatives_agree_with_differences(self, name, order):
+        kernel = self.made("burgers", name).model.core.axes[0].kernel
+        lag, h = torch.tensor([-0.7, -0.2, 0.3, 0.9], dtype=torch.float64), 1e-4
+        with torch.no_grad():
+            slope = (kernel(lag + h, order - 1) - kernel(lag - h, order - 1)) / (2 * h)
+            torch.testing.assert_close(kernel(lag, order), slope, rtol=1e-5, atol=1e-5)
+
+    def test_gradients_are_derivatives_of_the_loss(self):
+        work = self.made("burgers", "gp-hm-stm")
+        work.next()
+        work.loss().backward()
+        for parameter in work.model.parameters():
+            flat, place, values = parameter.data.view(-1), parameter.numel() // 2, []
+            for step in (1e-6, -2e-6):
+                flat[place] += step
+                with torch.no_grad():
+                    values.append(float(work.loss()))
+            flat[place] += 1e-6
+            assert float(parameter.grad.view(-1)[place]) == pytest.approx(
+                (values[0] - values[1]) / 2e-6, rel=1e-4, abs=1e-4
+            )
+
+    def test_derivatives_on_the_grid_are_those_of_the_mean_at_its_nodes(self):
+        from baselines.pde_method.gp_hm import ProcessField, Solved
+
+        work = self.made("burgers", "gp-hm-stm")
+        with torch.no_grad():
+            solved = Solved(work.model.core)
+            on_grid, at_nodes = ProcessField(solved), ProcessField(solved, work.method.grid)
+            for axes in ((0,), (1,), (0, 0), (0, 1), (0, 0, 0)):
+                torch.testing.assert_close(on_grid.d(*axes), at_nodes.d(*axes), rtol=1e-3, atol=1e-3)
+
+    def test_the_sampler_is_shown_the_residual_of_the_nearest_node(self):
+        work = self.made("burgers", "gp-hm-stm")
+        points = torch.tensor([[-1.0, 0.0], [0.3, 0.9], [1.0, 1.0]])
+        index = work.method.nearest(points)
+        torch.testing.assert_close(work.method.grid[index].float(), torch.tensor([[-1.0, 0.0], [0.5, 1.0], [1.0, 1.0]]))
+
+    @pytest.mark.slow
+    def test_values_that_minimise_the_loss_at_high_precision_solve_the_equation(self):
+        """A hundred waves from 400 nodes, with the kernel as it starts."""
+        work = workload("highfreq-poisson", "gp-hm-stm", hp={"components": 30, "frequency": 20.0, "nodes": 400})
+        process = work.model.core
+        with torch.no_grad():
+            process.log_condition_precision.fill_(8.0)
+            process.log_equation_precision.fill_(8.0)
+        work.next()
+        descent = torch.optim.LBFGS(
+            [process.values], max_iter=80, line_search_fn="strong_wolfe", tolerance_grad=1e-12, tolerance_change=1e-14
+        )
+
+        def closure() -> Tensor:
+            descent.zero_grad()
+            loss = work.loss()
+            loss.backward()
+            return loss.detach()
+
+        descent.step(closure)
+        assert work.validate()["l2re"] < 0.01
+
+    @pytest.mark.parametrize("task", ["poisson-5", "kovasznay"])
+    def test_problems_without_a_grid_are_refused(self, task):
+        with pytest.raises(DoesNotApply, match="grid of one function"):
+            workload(task, "gp-hm-stm")
+
+    def test_a_kernel_matrix_that_is_not_positive_definite_gives_a_loss_that_is_no_number(self):
+        work = self.made("burgers", "gp-hm-stm")
+        with torch.no_grad():
+            work.model.core.axes[0].kernel.log_weight.fill_(math.nan)
+        work.next()
+        assert math.isnan(float(work.loss().detach()))
+
+
 RESUMED = [("pinn", name) for name in (m.name for m in suite.methods("sampler"))] + [
     (name, "uniform")
-    for name in ("lra", "ntk-weights", "causal-weights", "curriculum-pde", "pseudo-huber-sched", "rwf")
+    for name in ("lra", "ntk-weights", "causal-weights", "curriculum-pde", "pseudo-huber-sched", "rwf", "gp-hm-stm")
 ]
 
 
