@@ -10,6 +10,7 @@ import torch
 from suite.registry import Method
 
 LOW, HIGH, POINTS = -6.0, 6.0, 121
+CHANNELS = 16  # what activations that group channels take as one group, two or four
 
 
 def activation_portrait(method: Method, hp: Mapping[str, Any] | None = None) -> dict[str, Any] | None:
@@ -24,13 +25,14 @@ def activation_portrait(method: Method, hp: Mapping[str, Any] | None = None) -> 
     module = method.make(**(hp or {})).double().eval()
     if getattr(module, "width_factor", 1) != 1:
         return None
-    x = torch.linspace(LOW, HIGH, POINTS, dtype=torch.float64)[:, None].repeat(1, 4).requires_grad_(True)
+    x = torch.linspace(LOW, HIGH, POINTS, dtype=torch.float64)[:, None].repeat(1, CHANNELS).requires_grad_(True)
     y = module(x)
     if y.shape != x.shape or not torch.allclose(y[:, 0], y[:, 1], equal_nan=True):
         return None
-    shifted = module(x.detach() + torch.tensor([0.0, 1.0, -1.0, 2.0], dtype=torch.float64))
-    if not torch.allclose(shifted[:, 0], y.detach()[:, 0], equal_nan=True):
-        return None
+    shifts = torch.tensor([i * (-1) ** i for i in range(CHANNELS)], dtype=torch.float64)
+    for others in (shifts, -shifts):
+        if not torch.allclose(module(x.detach() + others)[:, 0], y.detach()[:, 0], equal_nan=True):
+            return None
     if y.requires_grad:
         (slope,) = torch.autograd.grad(y[:, 0].sum(), x)
     else:
