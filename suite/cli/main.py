@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from suite.cli import board, check, data, gate, listing, new, results, run, tune
+from suite.cli import board, check, data, gate, listing, new, reference, results, run, tune
 from suite.registry import RegistryError, add_entry_file
 
 app = typer.Typer(
@@ -40,7 +40,7 @@ app.command("show")(listing.show)
 app.command("run")(run.run)
 app.command("run-one")(run.run_one)
 app.command("tune")(tune.tune)
-app.command("reference")(tune.reference)
+app.command("reference")(reference.reference)
 app.add_typer(results.app, name="results")
 app.add_typer(data.app, name="data")
 app.command("board")(board.board)
