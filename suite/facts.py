@@ -83,11 +83,23 @@ class Noise:
     sd : standard deviation of the primary metric over seeds.
     floor : differences below this are never called a regression.
     n : number of seeds behind `sd`.
+    per_doubling : what the last doubling of the budget was worth in the metric, + is
+        better; None where it is not measured.
     """
 
     sd: float
     floor: float = 0.0
     n: int = 0
+    per_doubling: float | None = None
+
+    def detectable(self, seeds: int) -> float:
+        """Smallest difference that so many paired seeds show with 80% power at 5%, two-sided.
+
+        The two methods' seeds are taken as independent: pairing makes it smaller.
+        """
+        from suite.stats.power import minimum_detectable_effect
+
+        return minimum_detectable_effect(seeds, 2**0.5 * self.sd) if self.sd > 0 else 0.0
 
 
 FACTS: dict[str, type] = {c.__name__: c for c in (Paper, Metric, Tier, Noise)}

@@ -435,12 +435,24 @@ def _entry(kind: str, node: ast.expr, names: Mapping[str, Any], path: Path, attr
     for key in ("families", "slots", "imports"):
         if isinstance(facts.get(key), list):
             facts[key] = tuple(facts[key])
+    if isinstance(facts.get("noise"), Mapping):
+        facts["noise"] = {tier: _noise(stated, where) for tier, stated in facts["noise"].items()}
     try:
         entry = cls(**common, **facts)
     except TypeError as error:
         raise RegistryError(f"{where}: {name!r}: {error}") from None
     _check(entry, where)
     return entry
+
+
+def _noise(stated: Any, where: str) -> Any:
+    """A tier's noise; it may be stated as a plain dict, so that a file need not import `Noise` for it."""
+    if not isinstance(stated, Mapping):
+        return stated
+    try:
+        return Noise(**stated)
+    except TypeError as error:
+        raise RegistryError(f"{where}: noise: {error}") from None
 
 
 # The type of each fact, and of the values of those that are mappings.

@@ -48,7 +48,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from suite import Metric, Tier, activation, define_task, optimizer, schedule
+from suite import LogUniform, Metric, Tier, activation, define_task, optimizer, schedule
 from suite.train.build import Build
 from suite.train.workload import Task, Workload
 
@@ -174,6 +174,11 @@ class Descent(torch.optim.Optimizer):
                     p.add_(p.grad, alpha=-group["lr"])
 
 
+@optimizer("toy-rated", defaults={"lr": 0.1}, space={"lr": LogUniform(1e-3, 1e3)})
+class Rated(Descent):
+    """w <- w - lr g, its rate to be searched."""
+
+
 @schedule("toy-schedule")
 def level(step, total):
     """1 throughout."""
@@ -233,6 +238,23 @@ class Killed(Identity):
 
     def forward(self, x):
         os.kill(os.getpid(), signal.SIGKILL)
+
+
+@activation("toy-killed-late")
+class KilledLate(Identity):
+    """Notes each step; is killed in the sixtieth of its first run."""
+
+    def __init__(self):
+        super().__init__()
+        self.steps = 0
+
+    def forward(self, x):
+        if self.training:
+            self.steps += 1
+            if self.steps == 60 and first_time("killed-late"):
+                os.kill(os.getpid(), signal.SIGKILL)
+            note("steps", str(os.getpid()))
+        return x
 
 
 @activation("toy-exits")

@@ -339,11 +339,11 @@ def test_two_launchers_share_a_folder_and_make_each_run_once(tmp_path: Path, toy
 
 @pytest.mark.slow
 def test_a_plan_survives_a_companion_that_kills_at_random(tmp_path: Path, toy_environment: Environment) -> None:
-    """60 runs; workers, server and launcher are killed with -9 the whole time, and the launcher is started again."""
+    """200 runs; workers, server and launcher are killed with -9 the whole time, and the launcher is started again."""
     out, draw, killed, launches, seen = tmp_path / "out", random.Random(0), Counter(), 0, 0
-    deadline = time.monotonic() + 900
+    deadline = time.monotonic() + 3600
     while True:
-        launcher = Launcher(toy_environment(tmp_path), out, seeds=30)
+        launcher = Launcher(toy_environment(tmp_path), out, seeds=100)
         launches += 1
         while launcher.process.poll() is None:
             assert time.monotonic() < deadline
@@ -356,9 +356,9 @@ def test_a_plan_survives_a_companion_that_kills_at_random(tmp_path: Path, toy_en
             server = launcher.server()
             workers = [pid for pid, (parent, _) in family.items() if parent == server and server is not None]
             victims = {"worker": workers, "server": [server] if workers and server else [], "launcher": []}
-            if launches < 6:
+            if launches < 10:
                 victims["launcher"] = [launcher.process.pid]
-            (kind,) = draw.choices(["worker", "server", "launcher", "nobody"], [6, 1, 1, 2])
+            (kind,) = draw.choices(["worker", "server", "launcher", "nobody"], [10, 1, 1, 6])
             if victims.get(kind):
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(draw.choice(victims[kind]), signal.SIGKILL)
@@ -367,18 +367,38 @@ def test_a_plan_survives_a_companion_that_kills_at_random(tmp_path: Path, toy_en
         assert code in (0, 1, -signal.SIGKILL), err
         if code != -signal.SIGKILL:
             break
-    assert killed["worker"] > 5
+    assert killed["worker"] > 40
+    assert killed["server"] > 0
     assert killed["launcher"] > 0
     eventually(lambda: relatives(tmp_path) == {}, "the end of every process")
     files = list((out / "runs").iterdir())
-    assert len(files) == 60
+    assert len(files) == 200
     rows = [row for file in files for row in pq.ParquetFile(file).read().to_pylist()]
     assert Counter((r["method"], r["seed"]) for r in rows) == {
-        (m, s): 1 for m in ("reference", "toy-plain") for s in range(30)
+        (m, s): 1 for m in ("reference", "toy-plain") for s in range(100)
     }
     assert all(r["status"] == "ok" or (r["status"] == "error" and r["attempts"] == 3) for r in rows)
-    assert sum(r["status"] == "ok" for r in rows) >= 50
+    assert sum(r["status"] == "ok" for r in rows) >= 160
     assert leftovers(out) == set()
+
+
+# ---------------------------------------------------------------- going on inside a run
+
+
+@pytest.mark.usefixtures("toy")
+@pytest.mark.parametrize(("checkpoint", "steps"), [(0.0, 59 + 50), (None, 59 + 100)])
+def test_a_run_killed_at_its_60th_step_ends_bit_for_bit_where_it_would_have(
+    checkpoint: float | None, steps: int, tmp_path: Path
+) -> None:
+    """Evaluations, and with them checkpoints, come every 25 steps: step 51 is the first that is made again."""
+    out, spec = tmp_path / "out", RunSpec("toy-long", "toy-killed-late", "smoke", 3)
+    progress = Pool(out, workers=1, checkpoint=checkpoint).run([spec])
+    assert (progress.done, progress.failed, progress.retried) == (1, 0, 1)
+    (row,) = read(out).table.to_pylist()
+    assert (row["status"], row["attempts"], row["steps"], len(row["curve"])) == ("ok", 2, 100, 5)
+    assert row["digest"] == suite.run("toy-long", "toy-plain", tier="smoke", seed=3).row["digest"]
+    assert len((tmp_path / "steps").read_text().splitlines()) == steps
+    assert not list(out.glob("checkpoints/*"))
 
 
 # ---------------------------------------------------------------- budgets of device time

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import math
+import re
+from collections.abc import Callable
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 import suite
 from suite.registry import registry
 from suite.space import Choice, IntUniform, LogUniform, Uniform
+from suite.stats import best_of_k, sensitivity
 from suite.tune import TUNING_SEED, select, space_on, trial, trial_specs
 
 SPACE = {"lr": LogUniform(1e-4, 1e-1), "beta": Uniform(0.5, 1.0), "k": IntUniform(1, 4), "mode": Choice("a", "b")}
@@ -64,3 +70,44 @@ def test_the_best_validation_score_wins_and_failures_never_do() -> None:
 def test_a_negative_trial_is_refused() -> None:
     with pytest.raises(ValueError, match="indices start at 0"):
         trial(SPACE, -1)
+
+
+# ---------------------------------------------------------------- the command
+
+
+@pytest.mark.usefixtures("toy")
+def test_a_search_prints_its_choice_what_fewer_trials_would_give_and_how_wide_the_good_region_is(
+    levelfield: Callable[..., tuple[int, str, str]], tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    arguments = ("tune", "--tasks", "toy", "--methods", "toy-rated,toy-plain", "--trials", "8", "--seeds", "2")
+    arguments = (*arguments, "--tier", "smoke", "--out", str(out))
+    code, said, _ = levelfield(*arguments, "--json")
+    assert code == 0
+    found = json.loads(said)
+    assert [(r["method"], r["n"]) for r in found["rows"]] == [("reference", 2), ("toy-plain", 2), ("toy-rated", 2)]
+
+    rows = suite.load_results(out)
+    trials = rows[(rows["seed"] == TUNING_SEED) & (rows["method"] == "toy-rated")].sort_values("trial")
+    assert list(trials["trial"]) == list(range(8))
+    ended = trials["status"] == "ok"
+    validation, test = (np.where(ended, trials[c], np.nan) for c in ("val_score", "score"))
+    wanted = best_of_k(validation, test, ks=(1, 2, 5, 8))
+    assert [r["k"] for r in found["best_of_k"]] == [1, 2, 5, 8]
+    assert {r["method"] for r in found["best_of_k"]} == {"toy-rated"}  # toy-plain has nothing to search
+    assert [r["expected"] for r in found["best_of_k"]] == pytest.approx(list(wanted["expected"]))
+    chosen = int(np.nanargmin(validation))
+    assert found["best_of_k"][-1]["expected"] == pytest.approx(test[chosen])
+
+    (good,) = found["sensitivity"]
+    share = sensitivity(validation, 0.05, relative=True)
+    assert (good["share"], good["low"], good["high"], good["trials"]) == pytest.approx((*share[:3], 8))
+    assert (good["within"], good["unit"]) == (0.05, "of the best score")
+    reported = rows[(rows["seed"] < 2) & (rows["method"] == "toy-rated")]
+    assert set(reported["trial"]) == {chosen}
+    assert set(reported["trials"]) == {8}
+
+    wide = levelfield(*arguments, "--within", "1e9")[1]
+    assert "expected test score of the trial chosen out of k" in wide
+    assert re.search(r"best of 1 +best of 2 +best of 5 +best of 8", wide)
+    assert re.search(r"toy +toy-rated +[\d.]+ \([\d.]+ to [\d.]+\) +1e\+09 squared units", wide)

@@ -119,7 +119,7 @@ def _show_task(task: suite.TaskInfo, json: bool) -> None:
         print_json(facts)
         return
     tiers = [f"{k}: {v.budget} {task.unit}, {v.evals} evaluations" for k, v in task.tiers.items()]
-    noise = [f"{k}: sd {v.sd:g} over {v.n} seeds" for k, v in task.noise.items()]
+    noise = [f"{k}: {_noise(v)}" for k, v in task.noise.items()]
     recipe = [f"{k}: {v if isinstance(v, str) else f'{v[0]} {v[1]}'}" for k, v in task.recipe.items()]
     _print_facts(
         {
@@ -135,6 +135,11 @@ def _show_task(task: suite.TaskInfo, json: bool) -> None:
         }
     )
     sys.stdout.write(f"\n{task.doc}\n")
+
+
+def _noise(noise: suite.Noise) -> str:
+    worth = "" if noise.per_doubling is None else f"; a doubling of the budget is worth {noise.per_doubling:g}"
+    return f"sd {noise.sd:g} over {noise.n} seeds{worth}; 5 paired seeds show {noise.detectable(5):.2g}"
 
 
 def _print_facts(facts: dict[str, Any]) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from suite.cli import bench, board, check, claims, compare, data, gate, listing, new, results, run, tune
+from suite.cli import bench, board, check, claims, compare, data, gate, listing, new, reference, results, run, tune
 from suite.registry import RegistryError, add_entry_file
 
 app = typer.Typer(
@@ -41,7 +41,7 @@ app.command("run")(run.run)
 app.command("run-one")(run.run_one)
 app.command("compare")(compare.compare)
 app.command("tune")(tune.tune)
-app.command("reference")(tune.reference)
+app.command("reference")(reference.reference)
 app.add_typer(results.app, name="results")
 app.add_typer(data.app, name="data")
 app.command("board")(board.board)

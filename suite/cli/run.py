@@ -160,6 +160,15 @@ def launch(
     return progress, specs
 
 
+def finished(launched: tuple[Progress, list[RunSpec]]) -> list[RunSpec]:
+    """The specs of a plan that was made to its end; ends the command where it was stopped."""
+    progress, specs = launched
+    if progress.phase == "stopped":
+        sys.stderr.write("stopped: the same command goes on where this one ended\n")
+        raise typer.Exit(EXIT_INTERRUPTED)
+    return specs
+
+
 def run_one(
     specs: Annotated[list[Path], typer.Argument(help="Run specifications (JSON); of several, one after the other.")],
     out: Annotated[Path, typer.Option(help="Results folder.")] = Path("runs"),

@@ -1,26 +1,26 @@
-"""``levelfield tune`` and ``levelfield reference``: trials at equal counts, and the reference's ladder."""
+"""``levelfield tune``: trials at equal counts, chosen on validation, reported on test."""
 
 from __future__ import annotations
 
 import json as jsonlib
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 import suite
-from suite.cli.run import launch, parse_seeds, split
+from suite.cli.run import BackendName, finished, launch, parse_seeds, split
 from suite.cli.show import print_json, print_table
 from suite.recipe import REFERENCE
-from suite.registry import registry
+from suite.registry import Method, TaskInfo, registry
 
 if TYPE_CHECKING:
     import pandas as pd
 
-LADDER = (0.25, 0.5, 1.0, 2.0, 4.0)
-Out = Annotated[Path, typer.Option(help="Results folder.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+BEST_OF = (1, 2, 5, 20)
+WITHIN = 0.05  # of the best score's size, where the task's noise is not measured
 
 
 def tune(
@@ -30,14 +30,23 @@ def tune(
     trials: Annotated[int, typer.Option(help="Trials of every method.")] = 8,
     seeds: Annotated[str, typer.Option(help="Seeds the chosen trial is reported on.")] = "3",
     tier: Annotated[str, typer.Option(help="Tier.")] = "quick",
-    out: Out = Path("runs"),
+    within: Annotated[
+        float, typer.Option(help="Distance to the best that counts as good, in the metric; default: 2 seed sd, or 5%.")
+    ] = 0.0,
+    out: Annotated[Path, typer.Option(help="Results folder.")] = Path("runs"),
     workers: Annotated[int, typer.Option(help="Runs at once; default: one a core.")] = 0,
     device: Annotated[str, typer.Option(help="cpu or cuda[:n].")] = "cpu",
-    json: Json = False,
+    backend: BackendName = "local",
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Search every method's space with the same number of trials; choose on validation, report on test."""
+    """Search every method's space with the same number of trials; choose on validation, report on test.
+
+    Beside the chosen trial's scores stand what fewer trials would have given
+    (expected best of k, from the trials that were made) and how wide the good
+    region of the space is.
+    """
     from suite.runner.spec import plan
-    from suite.tune import TUNING_SEED, final_specs, select, trial_specs
+    from suite.tune import trial_specs
 
     if trials < 1:
         raise ValueError(f"--trials takes a count of at least 1, got {trials}")
@@ -47,27 +56,48 @@ def tune(
     if not pairs:
         raise ValueError("nothing to tune: no chosen method fits a chosen task at this tier")
     searched = [spec for t, m in pairs for spec in trial_specs(t, m, tier, trials, device)]
-    launch(searched, out, workers, quiet=json)
-    rows = suite.load_results(out / "runs")
-    planned = {spec.run_id for spec in searched}
-    rows = rows[rows["run_id"].isin(planned) & (rows["seed"] == TUNING_SEED)]
+    finished(launch(searched, out, workers, quiet=json, backend=backend))
+    rows = _rows(out, searched)
+    final, notes = _final(pairs, rows, parse_seeds(seeds))
+    base, _ = plan([t.name for t in where], [REFERENCE], tier, parse_seeds(seeds), device=device)
+    finished(launch([*base, *final], out, workers, quiet=json, backend=backend))
+    scores = _scores(_rows(out, [*base, *final]), rows)
+    curves, good = _worth(pairs, rows, tier, within)
+    if json:
+        print_json({"trials": trials, "rows": scores, "best_of_k": curves, "sensitivity": good, "notes": notes})
+    else:
+        _print(scores, curves, good, notes, trials)
+
+
+def _rows(out: Path, specs: Sequence[Any]) -> pd.DataFrame:
+    frame = suite.load_results(out / "runs")
+    return frame[frame["run_id"].isin({spec.run_id for spec in specs})]
+
+
+def _of(rows: pd.DataFrame, task: TaskInfo, method: Method) -> pd.DataFrame:
+    return rows[(rows["task"] == task.name) & (rows["method"] == method.name)]
+
+
+def _final(
+    pairs: Sequence[tuple[TaskInfo, Method]], rows: pd.DataFrame, seeds: list[int]
+) -> tuple[list[Any], list[str]]:
+    """The chosen trials on the reported seeds, and a sentence for each method that has none."""
+    from suite.tune import final_specs, select
+
     final, notes = [], []
     for task, method in pairs:
-        mine = rows[(rows["task"] == task.name) & (rows["method"] == method.name)].to_dict("records")
+        mine = _of(rows, task, method).to_dict("records")
         best = select(task, mine)
         if best is None:
             notes.append(f"{method.name} on {task.name}: all {len(mine)} trials failed")
         else:
-            final += final_specs(best, parse_seeds(seeds), jsonlib.loads(best["set_hp"]))
-    base, _ = plan([t.name for t in where], [REFERENCE], tier, parse_seeds(seeds), device=device)
-    launch([*base, *final], out, workers, quiet=json)
-    frame = suite.load_results(out / "runs")
-    frame = frame[frame["run_id"].isin({s.run_id for s in [*base, *final]})]
-    _report(frame, rows, notes, trials, json)
+            final += final_specs(best, seeds, jsonlib.loads(best["set_hp"]))
+    return final, notes
 
 
-def _report(frame: pd.DataFrame, trials: pd.DataFrame, notes: list[str], count: int, json: bool) -> None:
-    table: list[dict[str, Any]] = []
+def _scores(frame: pd.DataFrame, trials: pd.DataFrame) -> list[dict[str, Any]]:
+    """The chosen trial's test scores on the reported seeds, one row a task and method."""
+    table = []
     for (task, method), rows in frame.groupby(["task", "method"], sort=False):
         good = rows[rows["status"] == "ok"]["score"]
         mine = trials[(trials["task"] == task) & (trials["method"] == method)]
@@ -82,78 +112,72 @@ def _report(frame: pd.DataFrame, trials: pd.DataFrame, notes: list[str], count: 
                 "hyper-parameters": rows.iloc[0]["set_hp"] if method != REFERENCE else "",
             }
         )
-    if json:
-        print_json({"trials": count, "rows": table, "notes": notes})
-        return
+    return table
+
+
+def _worth(
+    pairs: Sequence[tuple[TaskInfo, Method]], rows: pd.DataFrame, tier: str, within: float
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """What k trials are expected to give, and the share of the space that is good; of every searched method."""
+    from suite.stats import best_of_k, sensitivity
+
+    curves: list[dict[str, Any]] = []
+    good: list[dict[str, Any]] = []
+    for task, method in pairs:
+        mine = _of(rows, task, method).sort_values("trial")
+        ended = mine[mine["status"] == "ok"]
+        if not method.space or ended.empty:
+            continue
+        validation, test = (mine[c].where(mine["status"] == "ok").to_numpy(float) for c in ("val_score", "score"))
+        names = {"task": task.name, "method": method.name}
+        found = best_of_k(validation, test, task.metric.direction, sorted({*BEST_OF, len(mine)}))
+        curves += [names | row for row in found.to_dict("records")]
+        distance, relative = _distance(task, tier, within)
+        share = sensitivity(validation, distance, task.metric.direction, relative=relative)
+        good.append(
+            names
+            | {"share": share.value, "low": share.low, "high": share.high, "trials": share.n}
+            | {"within": distance, "unit": "of the best score" if relative else task.metric.unit}
+        )
+    return curves, good
+
+
+def _distance(task: TaskInfo, tier: str, within: float) -> tuple[float, bool]:
+    """How far from the best is still good, and whether it is a share of the best score."""
+    noise = task.noise.get(tier)
+    if within > 0:
+        return within, False
+    return (2 * noise.sd, False) if noise and noise.sd > 0 else (WITHIN, True)
+
+
+def _print(
+    scores: list[dict[str, Any]], curves: list[dict[str, Any]], good: list[dict[str, Any]], notes: list[str], count: int
+) -> None:
     columns = {"task": "task", "method": "method", "score": "test score", "sd": "sd", "n": "n"}
-    print_table(table, {**columns, "failed": "failed trials", "hyper-parameters": "chosen"}, f"best of {count} trials")
+    print_table(scores, {**columns, "failed": "failed trials", "hyper-parameters": "chosen"}, f"best of {count} trials")
+    if curves:
+        table: dict[tuple[str, str], dict[str, Any]] = {}
+        for row in curves:
+            line = table.setdefault((row["task"], row["method"]), {"task": row["task"], "method": row["method"]})
+            line[f"{row['k']}"] = _with_interval(row["expected"], row["low"], row["high"])
+        ks = {f"{k}": f"best of {k}" for k in sorted({row["k"] for row in curves})}
+        sys.stdout.write("\n")
+        title = "expected test score of the trial chosen out of k (95% interval where the trials tell)"
+        print_table(list(table.values()), {"task": "task", "method": "method", **ks}, title)
+        shown = [
+            row
+            | {
+                "share": _with_interval(row["share"], row["low"], row["high"]),
+                "from": f"{row['within']:.3g} {row['unit']}",
+            }
+            for row in good
+        ]
+        sys.stdout.write("\n")
+        title = "share of the search space whose validation score is close to the best"
+        print_table(shown, {"task": "task", "method": "method", "share": "share", "from": "close is within"}, title)
     for note in notes:
         sys.stdout.write(f"{note}\n")
 
 
-def reference(
-    task: Annotated[str, typer.Argument(help="Task name.")],
-    tier: Annotated[str, typer.Option(help="Tier.")] = "quick",
-    seeds: Annotated[str, typer.Option(help="A count or a list.")] = "5",
-    out: Out = Path("runs"),
-    workers: Annotated[int, typer.Option(help="Runs at once; default: one a core.")] = 0,
-    device: Annotated[str, typer.Option(help="cpu or cuda[:n].")] = "cpu",
-    json: Json = False,
-) -> None:
-    """Train the frozen reference at 1/4, 1/2, 1, 2 and 4 budgets; derive the task's noise fields."""
-    from suite.runner.spec import RunSpec
-
-    info = registry().task(task)
-    if tier not in info.tiers:
-        raise suite.UnknownName(f"task {task!r} has no tier {tier!r}; it has: {', '.join(info.tiers)}")
-    budget = info.tiers[tier].budget
-    shares = {share: float(round(budget * share)) for share in LADDER}
-    specs = [
-        RunSpec(task, REFERENCE, tier, seed, budget=None if share == 1 else units, device=device)
-        for seed in parse_seeds(seeds)
-        for share, units in shares.items()
-    ]
-    launch(specs, out, workers, quiet=json)
-    frame = suite.load_results(out / "runs")
-    frame = frame[frame["run_id"].isin({s.run_id for s in specs})]
-    facts = noise_facts(frame, budget, info.metric.sign)
-    if json:
-        print_json({"task": task, "tier": tier, **facts})
-        return
-    print_table(
-        facts["ladder"], {"share": "budget", "mean": info.metric.name, "sd": "sd", "n": "n", "failed": "failed"}
-    )
-    sys.stdout.write(
-        f"\nnoise: Noise(sd={facts['sd']:.3g}, floor=0.0, n={facts['n']})\n"
-        f"a doubling of the budget is worth {facts['per_doubling']:.3g} {info.metric.unit}\n"
-        "smallest difference that n paired seeds show with 80% power: "
-        + ", ".join(f"{n}: {value:.3g}" for n, value in facts["detectable"].items())
-        + "\n"
-    )
-
-
-def noise_facts(frame: pd.DataFrame, budget: float, sign: int) -> dict[str, Any]:
-    """Noise fields of a task from its ladder.
-
-    Returns
-    -------
-    ladder : mean, sd and n at each share of the budget.
-    sd, n : seed standard deviation at the full budget, and seeds behind it.
-    per_doubling : gain of the metric from half to the full budget, + is better.
-    detectable : paired seeds -> difference shown with 80% power at 5%, two-sided,
-        seeds taken as independent (pairing makes it smaller).
-    """
-    from suite.stats.power import minimum_detectable_effect
-
-    ladder = []
-    for units, rows in frame.groupby("budget"):
-        good = rows[rows["status"] == "ok"]["score"]
-        sd = float(good.std()) if len(good) > 1 else float("nan")
-        cells = {"share": float(units) / budget, "mean": float(good.mean()), "sd": sd, "n": len(good)}
-        ladder.append(cells | {"failed": int((rows["status"] != "ok").sum())})
-    by_share = {round(r["share"], 2): r for r in ladder}
-    full, half = by_share[1.0], by_share.get(0.5, {"mean": float("nan")})
-    sd = full["sd"] * 2**0.5
-    detectable = {n: minimum_detectable_effect(n, sd) if sd > 0 else sd for n in (3, 5, 10)}
-    gain = sign * (half["mean"] - full["mean"])
-    return {"ladder": ladder, "sd": full["sd"], "n": full["n"], "per_doubling": gain, "detectable": detectable}
+def _with_interval(value: float, low: float, high: float) -> str:
+    return f"{value:.4g}" + (f" ({low:.4g} to {high:.4g})" if low == low else "")

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from suite.runner.backends import Backend, Needs
-from suite.runner.pool import MAX_ATTEMPTS, Progress, finished_ids, prepare, read_status, row_path, write_spec
+from suite.runner.pool import MAX_ATTEMPTS, Progress, clear, finished_ids, prepare, read_status, row_path, write_spec
 from suite.runner.spec import RunSpec
 from suite.store.files import write_rows
 
@@ -100,6 +100,7 @@ class Cluster:
             for batch in flying:
                 self.backend.cancel(batch.job)
             shutil.rmtree(self.out / ".specs", ignore_errors=True)
+            clear(self.out)
         self._count(flying)
         return progress
 
@@ -124,7 +125,7 @@ class Cluster:
 
     def _needs(self, batch: Batch) -> Needs:
         specs = batch.specs.values()
-        longest = sum(self.limit or spec.info.tiers[spec.tier].limit for spec in specs)
+        longest = sum(self.limit or spec.limit for spec in specs)
         gpus = int(any(spec.device.startswith("cuda") for spec in specs))
         return Needs(self.memory + SERVER_MEMORY, START_SECONDS + MAX_ATTEMPTS * longest, gpus)
 

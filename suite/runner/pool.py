@@ -194,8 +194,7 @@ class Pool:
     def _clear_work(self) -> None:
         for work in (self.out / ".work").glob(f"*={owner()}"):
             shutil.rmtree(work, ignore_errors=True)
-        with contextlib.suppress(OSError):
-            (self.out / ".work").rmdir()
+        clear(self.out)
 
     def _costs(self, specs: Iterable[RunSpec], seconds: float) -> dict[str, dict[str, Any]]:
         """Measure each (task, tier, method) once, alone on the machine; kept in ``costs/``."""
@@ -323,7 +322,7 @@ class Pool:
             "spec": spec.to_json(),
             "folder": str(self.out / ".work" / f"{key}={owner()}"),
             "row": str(target),
-            "limit": self.limit or spec.info.tiers[spec.tier].limit,
+            "limit": self.limit or spec.limit,
             "memory": self.memory,
             "device": spec.device,
             **self._checkpointing(do, key),
@@ -423,7 +422,7 @@ class Pool:
 
 
 def prepare(out: Path) -> None:
-    """Check that a results folder takes files, and clear what launchers that were killed have left.
+    """Check that a results folder takes files, and `clear` it.
 
     Raises
     ------
@@ -438,6 +437,11 @@ def prepare(out: Path) -> None:
     finally:
         with contextlib.suppress(OSError):
             probe.unlink(missing_ok=True)
+    clear(out)
+
+
+def clear(out: Path) -> None:
+    """Remove what processes that were killed have left in a results folder."""
     for folder in (out / "runs", out / "costs", out / "checkpoints"):
         for leftover in folder.glob(".tmp=*"):
             if is_left_behind(leftover.name.split("=")[1], leftover):
@@ -445,6 +449,9 @@ def prepare(out: Path) -> None:
     for work in (out / ".work").glob("*=*"):
         if is_left_behind(work.name.rpartition("=")[2], work):
             shutil.rmtree(work, ignore_errors=True)
+    for folder in (out / ".work", out / "checkpoints"):
+        with contextlib.suppress(OSError):  # in use, or not there
+            folder.rmdir()
 
 
 def cost_key(spec: RunSpec) -> str:

@@ -62,6 +62,12 @@ class RunSpec:
         return self.info.tiers[self.tier].budget if self.budget is None else self.budget
 
     @property
+    def limit(self) -> float:
+        """Wall-clock limit in seconds: the tier's, and as much more as the budget is more than the tier's."""
+        tier = self.info.tiers[self.tier]
+        return tier.limit * max(1.0, self.given / tier.budget)
+
+    @property
     def code(self) -> str:
         """Hash of the source of the methods under test ('reference' for the reference)."""
         if not self.entries:
