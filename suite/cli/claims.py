@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from suite.claims import read_ledger, select
-from suite.cli.run import EXIT_INTERRUPTED, launch, parse_seeds, reasons, split
+from suite.cli.run import finished, launch, parse_seeds, reasons, split
 from suite.cli.show import interval_text, plain_numbers, print_json, print_table
 
 if TYPE_CHECKING:
@@ -50,10 +50,7 @@ def claims(
         done = _finished(elsewhere)
         specs = [s for s in wanted_specs(chosen, parse_seeds(seeds), device) if s.run_id not in done]
         planned = {spec.run_id for spec in specs}
-        progress, _ = launch(specs, out, workers, cost=cost, quiet=json)
-        if progress.phase == "stopped":
-            sys.stderr.write("levelfield: stopped; the same command goes on where this one ended\n")
-            raise typer.Exit(EXIT_INTERRUPTED)
+        finished(launch(specs, out, workers, cost=cost, quiet=json))
     judged = judge(chosen, _rows([out, *elsewhere]))
     why = reasons(out, planned) if planned else []
     if json:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from suite.cli.run import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_NO_DATA, launch, parse_seeds, reasons, split
+from suite.cli.run import EXIT_FAILED, EXIT_NO_DATA, finished, launch, parse_seeds, reasons, split
 from suite.cli.show import interval_text, plain_numbers, print_json, print_table
 from suite.recipe import REFERENCE
 from suite.registry import registry
@@ -44,10 +44,7 @@ def compare(
     specs, notes = wanted_specs(methods, split(tasks), tier, parse_seeds(seeds), device)
     for note in notes:
         sys.stderr.write(f"levelfield: {note}\n")
-    progress, _ = launch(specs, out, workers, cost=cost, quiet=json)
-    if progress.phase == "stopped":
-        sys.stderr.write("levelfield: stopped; the same command goes on where this one ended\n")
-        raise typer.Exit(EXIT_INTERRUPTED)
+    finished(launch(specs, out, workers, cost=cost, quiet=json))
     planned = {spec.run_id for spec in specs}
     table = compared(out, planned, list(dict.fromkeys(methods)))
     _report(table, methods[0], reasons(out, planned), json)

@@ -135,8 +135,9 @@ def launch(
     """
     from suite.runner.backends import backend as scheduler
     from suite.runner.cluster import Cluster
-    from suite.runner.pool import Pool
+    from suite.runner.pool import Pool, Progress
 
+    progress = Progress()
     if seconds_board and backend != "local":
         raise ValueError(
             "--budget seconds needs --backend local: step costs are measured on a machine that does nothing else"
