@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -183,25 +183,31 @@ class ElementCounter(TorchDispatchMode):
         out = func(*args, **(kwargs or {}))
         name = func._schema.name.partition("::")[2].rstrip("_") if hasattr(func, "_schema") else ""
         if name not in self.PRODUCTS and name not in self.FREE:
-            for part in out if isinstance(out, tuple | list) else (out,):
+            written = args[0] if out is None and args else out  # lists changed in place are not returned
+            for part in written if isinstance(written, tuple | list) else (written,):
                 if isinstance(part, torch.Tensor):
                     self.elements += part.numel()
         return out
 
 
-def counters(trainer: Trainer, steps: int = 1) -> dict[str, float]:
-    """Exact counts of one training step, a mean over `steps` of them: the same on every machine.
+def operations(work: Callable[[], Any]) -> dict[str, float]:
+    """Exact counts of what `work` computes, the same on every machine.
 
     Returns
     -------
     flops : floating-point operations of matrix products, convolutions and
         attention (torch.utils.flop_counter), and of linear algebra and Fourier
-        transforms (`suite.runner.flops`); forward, backward and optimizer.
+        transforms (`suite.runner.flops`).
     elementwise : elements written by every other operation, so that two
         activations do not cost the same by definition.
-    saved_bytes : bytes of distinct storages kept for one backward pass.
     """
-    trainer.step()  # lazily made state and buffers are not counted
+    with flops.counter() as products, ElementCounter() as elements:
+        work()
+    return {"flops": float(products.get_total_flops()), "elementwise": float(elements.elements)}
+
+
+def saved_bytes(work: Callable[[], Any], without: Iterable[torch.Tensor] = ()) -> int:
+    """Bytes of distinct storages that `work` keeps for a backward pass, those of the tensors `without` left out."""
     saved: dict[int, int] = {}
 
     def pack(tensor: torch.Tensor) -> torch.Tensor:
@@ -209,16 +215,26 @@ def counters(trainer: Trainer, steps: int = 1) -> dict[str, float]:
         saved[storage.data_ptr()] = storage.nbytes()
         return tensor
 
-    with flops.counter() as products, ElementCounter() as elements:
-        for _ in range(steps):
-            trainer.step()
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        work()
+    left_out = {tensor.untyped_storage().data_ptr() for tensor in without}
+    return sum(size for pointer, size in saved.items() if pointer not in left_out)
+
+
+def counters(trainer: Trainer, steps: int = 1) -> dict[str, float]:
+    """Exact counts of one training step, a mean over `steps` of them: the same on every machine.
+
+    Returns
+    -------
+    flops, elementwise : as `operations` counts them; forward, backward and optimizer.
+    saved_bytes : bytes of distinct storages kept for one backward pass.
+    """
+    trainer.step()  # lazily made state and buffers are not counted
+    whole = operations(lambda: [trainer.step() for _ in range(steps)])
+    counted = {name: count / steps for name, count in whole.items()}
+
+    def pass_of_one_batch() -> None:
         trainer.workload.next()
         trainer.closure()
-    weights = {p.untyped_storage().data_ptr() for p in trainer.workload.model.parameters()}
-    kept = sum(size for pointer, size in saved.items() if pointer not in weights)
-    return {
-        "flops": products.get_total_flops() / steps,
-        "elementwise": elements.elements / steps,
-        "saved_bytes": kept,
-    }
+
+    return counted | {"saved_bytes": saved_bytes(pass_of_one_batch, trainer.workload.model.parameters())}
