@@ -198,7 +198,7 @@ def stored(tree: Callable[..., Path], tmp_path: Path) -> Callable[..., Stored]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("seeds", "rule"), [(7, "T2: 2 pairs"), (5, "T2, unpaired: 5 pairs")])
+@pytest.mark.parametrize(("seeds", "rule"), [(7, "T2: 2 pairs"), (5, "T2, unpaired: 5 runs")])
 def test_stored_seeds_beyond_the_first_batch_confirm_it_and_fresh_ones_of_head_otherwise(
     stored: Callable[..., Stored], tree: Callable[..., Path], tmp_path: Path, seeds: int, rule: str
 ) -> None:

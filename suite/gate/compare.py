@@ -268,7 +268,11 @@ class Gate:
                 continue  # stored on both sides: nothing can be measured
             self.say(f"once more: step of {cell.method} on {cell.task}")
             started = time.monotonic()
-            found = self.head.measure(cell, self.cost)
+            try:
+                found = self.head.measure(cell, self.cost)
+            except GateError as error:
+                self.say(f"{cell.method} on {cell.task} could not be measured again: {error}")
+                continue
             stored = _good(rows[cell].base).iloc[0].to_dict()
             itself = abs(math.log(found["itself"]["cost_ratio"]))
             timing = against_stored(stored, found["cost"], itself)

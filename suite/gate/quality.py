@@ -221,7 +221,8 @@ def _too_good(facts: Facts, decision: GateDecision, head: np.ndarray) -> str:
 def _words(rule: str, decision: GateDecision) -> str:
     if decision.n < 2 or math.isnan(decision.mean):
         return f"{rule}: fewer than two pairs of finished runs"
-    return f"{rule}: {decision.n} pairs, mean {decision.mean:+.3g}, one-sided p = {decision.p:.2g}, {decision.verdict}"
+    what = "runs" if "unpaired" in rule else "pairs"
+    return f"{rule}: {decision.n} {what}, mean {decision.mean:+.3g}, one-sided p = {decision.p:.2g}, {decision.verdict}"
 
 
 def _judged(facts: Facts, method: str, verdict: str, rule: str, batches: list[tuple[Batch, GateDecision]]) -> Verdict:
