@@ -18,6 +18,7 @@ from suite.recipe import REFERENCE
 from suite.runner.execute import make_workload
 from suite.runner.spec import RunSpec
 from suite.train.loop import Trainer
+from suite.trust import traps
 
 MIN_PAIRS, MAX_PAIRS = 10, 400
 PRECISION = 0.03  # half width of the interval of the log ratio that ends the measurement
@@ -57,6 +58,17 @@ def measure(spec: RunSpec, seconds: float = 2.0, itself: bool = False) -> dict[s
         reference.step()
     device = torch.device(spec.device)
     return cost | paired_ratio(lambda: _timed(trainer, device), lambda: _timed(reference, device), seconds)
+
+
+def guarded_measure(spec: RunSpec, seconds: float, itself: bool = False) -> dict[str, Any]:
+    """`measure`, for a process that does nothing else.
+
+    Raises
+    ------
+    Tampered : the method changed what is not its own, such as a clock.
+    """
+    with traps.guard(spec, spec.info.factory(spec.info)):
+        return measure(spec, seconds, itself)
 
 
 def paired_ratio(a: Callable[[], float], b: Callable[[], float], seconds: float) -> dict[str, Any]:

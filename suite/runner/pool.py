@@ -9,9 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import selectors
 import shutil
-import subprocess
 import sys
 import time
 from collections import deque
@@ -23,10 +21,15 @@ from typing import Any
 from suite.fingerprint import digest, task_hash
 from suite.registry import module_name
 from suite.runner.lease import Leases
+from suite.runner.link import Link, events, log_tail
 from suite.runner.spec import RunSpec
 from suite.store.files import StoreError, write_bytes
+from suite.trust.sandbox import OFF, Sandbox
+from suite.trust.scoring import Refused, read_cost
 
 MAX_ATTEMPTS = 3
+TRAINS_ONLY, HELD = "--train", "--hold"  # options of the server
+COST = "cost.json"  # in the folder of a measurement
 DEFAULT_MEMORY = 8 * 2**30
 
 
@@ -69,6 +72,8 @@ class Pool:
     limit : seconds a run may take; None takes the tier's.
     checkpoint : seconds between checkpoints inside a run; None keeps none.
     report : called after every change of the progress.
+    sandbox : what holds the training processes.
+    masked : give tasks other names in the training processes; the runs are the same.
     """
 
     def __init__(
@@ -79,14 +84,18 @@ class Pool:
         limit: float | None = None,
         report: Callable[[Progress], None] = lambda progress: None,
         checkpoint: float | None = None,
+        sandbox: Sandbox = OFF,
+        masked: bool = False,
     ) -> None:
-        self.checkpoint = checkpoint
-        self.out, self.workers, self.memory, self.limit, self.report = out, workers, memory, limit, report
+        self.checkpoint, self.sandbox, self.masked = checkpoint, sandbox, masked
+        self.out = out.resolve() if sandbox else out  # a sandbox has a working folder of its own
+        self.workers, self.memory, self.limit, self.report = workers, memory, limit, report
         self.leases = Leases(out / ".leases")
         self.progress = Progress()
         self.attempts: dict[str, int] = {}
-        self.server: subprocess.Popen[bytes] | None = None
-        self.buffer = b""
+        self.trainer: Link | None = None
+        self.scorer: Link | None = None  # the trainer itself where there is no sandbox
+        self.faults: dict[str, str] = {}  # why a step cost could not be measured
 
     # ------------------------------------------------------------ public
 
@@ -144,7 +153,7 @@ class Pool:
         charged = []
         for spec in specs:
             if cost_key(spec) not in costs:
-                raise ServerDied(f"the step cost of {spec.method} on {spec.task} could not be measured")
+                raise self._unmeasured(spec, cost_key(spec))
             units = max(1.0, float(int(spec.given / costs[cost_key(spec)]["cost_ratio"])))
             charged.append(replace(spec, budget=units, budget_kind="seconds"))
         return charged
@@ -164,10 +173,9 @@ class Pool:
             for i, spec in enumerate(specs):
                 file = self.out / "costs" / f"fresh-{os.getpid()}-{i}.json"
                 request = self._request("cost", spec, file.stem, file)
-                self._send(request | {"seconds": seconds, "itself": itself, "limit": 60 + 20 * seconds})
-                self._await_one(file.stem)
+                self._measure(request | {"seconds": seconds, "itself": itself, "limit": 60 + 20 * seconds})
                 if not file.exists():
-                    raise ServerDied(f"the step cost of {spec.method} on {spec.task} could not be measured")
+                    raise self._unmeasured(spec, file.stem)
                 found.append(json.loads(file.read_text()))
                 file.unlink()
         finally:
@@ -199,8 +207,9 @@ class Pool:
     def _clear_work(self) -> None:
         for work in (self.out / ".work").glob(f"*-{os.getpid()}"):
             shutil.rmtree(work, ignore_errors=True)
-        with contextlib.suppress(OSError):
-            (self.out / ".work").rmdir()
+        for folder in (self.out / ".work", self.out / "checkpoints"):
+            with contextlib.suppress(OSError):
+                folder.rmdir()
 
     def _costs(self, specs: Iterable[RunSpec], seconds: float) -> dict[str, dict[str, Any]]:
         """Measure each (task, tier, method) once, alone on the machine; kept in ``costs/``."""
@@ -212,12 +221,29 @@ class Pool:
                 self.progress.running = {key: f"cost of {run.method} on {run.task}"}
                 self.report(self.progress)
                 request = self._request("cost", run, key, file) | {"seconds": seconds, "limit": 60 + 20 * seconds}
-                self._send(request)
-                self._await_one(key)
+                self._measure(request)
             if file.exists():
                 costs[key] = json.loads(file.read_text())
         self.progress.running = {}
         return costs
+
+    def _measure(self, request: dict[str, Any]) -> None:
+        """Have a step cost measured; its file is there afterwards, unless that failed."""
+        assert self.trainer
+        key = request["id"]
+        self.trainer.send(request)
+        end = self._await_one(key)
+        try:
+            cost = read_cost(Path(request["folder"]) / COST)
+        except Refused as error:
+            lines = str(end.get("log", "")).strip().splitlines()
+            self.faults[key] = lines[-1] if lines else f"the method {error}"
+            return
+        write_bytes(Path(request["row"]), json.dumps(cost, sort_keys=True).encode())
+
+    def _unmeasured(self, spec: RunSpec, key: str) -> ServerDied:
+        why = self.faults.get(key, "the worker server ended")
+        return ServerDied(f"the step cost of {spec.method} on {spec.task} could not be measured: {why}")
 
     def _runs(self, todo: list[tuple[str, RunSpec]], costs: dict[str, dict[str, Any]]) -> None:
         self.progress.phase = "running"
@@ -246,12 +272,16 @@ class Pool:
                 waiting.clear()
 
     def _take_events(self, flying: dict[str, RunSpec], costs: dict[str, dict[str, Any]]) -> None:
-        for event in self._events(timeout=0.5):
+        assert self.trainer and self.scorer
+        for event in events({self.trainer, self.scorer}, timeout=0.5):
             run_id = event.get("id")
             if event["event"] == "gone":
                 self._restart(flying, costs)
             elif run_id not in flying:
                 continue
+            elif event["event"] == "trained":
+                request = self._run_request(run_id, flying[run_id], costs)
+                self.scorer.send(request | event["told"] | {"do": event["do"]})
             elif event["event"] == "done":
                 del flying[run_id]
                 self._count(run_id)
@@ -280,7 +310,8 @@ class Pool:
         if self.attempts[run_id] > MAX_ATTEMPTS + 2 and code >= 0:
             reason = log.splitlines()[-1] if log else "no output"
             raise StoreError(f"{self._row(run_id)}: the result could not be written: {reason}")
-        self._send(request | {"extra": self._extra(run_id, spec, costs)})
+        assert self.scorer
+        self.scorer.send(request | {"extra": self._extra(run_id, spec, costs)})
 
     def _restart(self, flying: dict[str, RunSpec], costs: dict[str, dict[str, Any]]) -> None:
         """The server was killed: start another and send its runs again."""
@@ -296,9 +327,13 @@ class Pool:
     # ------------------------------------------------------------ requests
 
     def _send_run(self, run_id: str, spec: RunSpec, costs: dict[str, dict[str, Any]]) -> None:
+        assert self.trainer
         self.attempts[run_id] = self.attempts.get(run_id, 0) + 1
+        self.trainer.send(self._run_request(run_id, spec, costs))
+
+    def _run_request(self, run_id: str, spec: RunSpec, costs: dict[str, dict[str, Any]]) -> dict[str, Any]:
         request = self._request("run", spec, run_id, self._row(run_id))
-        self._send(request | {"extra": self._extra(run_id, spec, costs)})
+        return request | {"extra": self._extra(run_id, spec, costs), "masked": self.masked}
 
     def _extra(self, run_id: str, spec: RunSpec, costs: dict[str, dict[str, Any]]) -> dict[str, Any]:
         cost = costs.get(cost_key(spec), {})
@@ -321,7 +356,9 @@ class Pool:
     def _checkpointing(self, do: str, key: str) -> dict[str, Any]:
         if self.checkpoint is None or do == "cost":
             return {}
-        return {"checkpoint": str(self.out / "checkpoints" / f"{key}.pt"), "every": self.checkpoint}
+        folder = self.out / "checkpoints" / key
+        folder.mkdir(parents=True, exist_ok=True)
+        return {"checkpoint": str(folder / "state.pt"), "every": self.checkpoint}
 
     def _row(self, run_id: str) -> Path:
         return self.out / "runs" / f"{run_id}.parquet"
@@ -334,77 +371,56 @@ class Pool:
     def _start_server(self, specs: Sequence[RunSpec]) -> None:
         self.progress.phase = "starting"
         self.report(self.progress)
-        threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
-        self.log = open(self.out / ".server.log", "ab")  # noqa: SIM115 (lives as long as the server)
-        self.server = subprocess.Popen(
-            [sys.executable, "-m", "suite.runner.server"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self.log,
-            env={**os.environ, **threads, "PYTHONHASHSEED": "0"},
-            start_new_session=True,
-        )
-        assert self.server.stdout
-        os.set_blocking(self.server.stdout.fileno(), False)
-        self.buffer = b""
-        while not any(e["event"] == "ready" for e in self._events(timeout=60, wait_for="ready")):
-            tail = (self.out / ".server.log").read_text(errors="replace")[-2000:].strip()
-            server = self.server
-            self._stop_server()
-            raise ServerDied(f"the worker server did not start (exit code {server.returncode}): {tail or 'no output'}")
+        self.log = open(self.out / ".server.log", "ab")  # noqa: SIM115 (lives as long as the servers)
+        self.trainer = self._link(self.sandbox)
+        self.scorer = self._link(OFF) if self.sandbox else self.trainer
+        for link in {self.trainer, self.scorer}:
+            if not any(e["event"] == "ready" for e in events([link], timeout=60, wait_for="ready")):
+                tail = log_tail(self.out / ".server.log")
+                self._stop_server()
+                code = link.process.returncode
+                raise ServerDied(f"the worker server did not start (exit code {code}): {tail or 'no output'}")
         modules = {name for spec in specs for name in _heavy(spec)}
         if modules:
-            self._send({"do": "import", "modules": sorted(modules)})
+            for link in {self.trainer, self.scorer}:
+                link.send({"do": "import", "modules": sorted(modules)})
+
+    def _link(self, sandbox: Sandbox) -> Link:
+        """Start a server: a whole one, or one that only trains, in a sandbox."""
+        threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+        environment = {**os.environ, **threads, "PYTHONHASHSEED": "0"}
+        command = [sys.executable, "-m", "suite.runner.server"]
+        if sandbox:
+            command += [TRAINS_ONLY, *([HELD] if sandbox.landlock else [])]
+        writable = [self.out / ".work", self.out / "checkpoints"] if sandbox else []
+        for folder in writable:
+            folder.mkdir(exist_ok=True)
+        return Link(sandbox.command(command, writable, [self.out]), sandbox.environment(environment), self.log)
 
     def _stop_server(self) -> None:
-        if self.server is None:
+        if self.trainer is None:
             return
-        server, self.server = self.server, None
-        with contextlib.suppress(OSError):
-            server.stdin.close()  # type: ignore[union-attr]
-        try:
-            server.wait(timeout=10)
-        except subprocess.TimeoutExpired:
-            server.kill()
-            server.wait()
-        server.stdout.close()  # type: ignore[union-attr]
+        links = {self.trainer, self.scorer}
+        self.trainer = self.scorer = None
+        for link in links:
+            if link is not None:
+                link.stop()
         self.log.close()
         with contextlib.suppress(OSError):
             if not (self.out / ".server.log").stat().st_size:
                 (self.out / ".server.log").unlink()
 
-    def _send(self, request: dict[str, Any]) -> None:
-        assert self.server and self.server.stdin
-        with contextlib.suppress(BrokenPipeError):  # its end shows as the event "gone"
-            self.server.stdin.write(json.dumps(request).encode() + b"\n")
-            self.server.stdin.flush()
-
-    def _events(self, timeout: float, wait_for: str = "") -> list[dict[str, Any]]:
-        """Events that have arrived, waiting up to `timeout` seconds for the first."""
-        assert self.server and self.server.stdout
-        deadline = time.monotonic() + timeout
-        with selectors.DefaultSelector() as selector:
-            selector.register(self.server.stdout, selectors.EVENT_READ)
-            while True:
-                if not selector.select(max(0.0, deadline - time.monotonic())):
-                    return []
-                data = os.read(self.server.stdout.fileno(), 1 << 20)
-                if not data:
-                    return [{"event": "gone"}]
-                *lines, self.buffer = (self.buffer + data).split(b"\n")
-                events = [json.loads(line) for line in lines]
-                if events and (not wait_for or any(e["event"] == wait_for for e in events)):
-                    return events
-
-    def _await_one(self, key: str) -> None:
+    def _await_one(self, key: str) -> dict[str, Any]:
+        """The event that a measurement has ended with; empty when its server ended."""
         while True:
-            for event in self._events(timeout=1.0):
+            assert self.trainer
+            for event in events([self.trainer], timeout=1.0):
                 if event["event"] == "gone":
                     self._stop_server()
                     self._start_server([])
-                    return
+                    return {}
                 if event.get("id") == key and event["event"] in ("done", "lost"):
-                    return
+                    return event
             self.report(self.progress)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -35,7 +36,11 @@ class Splits:
     test_x: Tensor
 
     def to(self, device: torch.device) -> Splits:
-        return Splits(*(t.to(device) for t in (self.train_x, self.train_y, self.val_x, self.val_y, self.test_x)))
+        return Splits(*(t.to(device) for t in vars(self).values()))
+
+    def alone(self) -> Splits:
+        """The same tensors, none of them a part of a larger one that may hold test answers as well."""
+        return Splits(*(t if _is_whole(t) else t.clone() for t in vars(self).values()))
 
 
 class SupervisedTask(Task):
@@ -76,7 +81,7 @@ class SupervisedWorkload(Workload):
         data = task.splits(context.tier)
         if task.channels_last:
             data = Splits(*(_channels_last(t) for t in vars(data).values()))
-        self.data = data.to(context.device)
+        self.data = data.to(context.device).alone()
         build = Build(context)
         model = build.finish(task.model(build, context.tier))
         if task.channels_last:
@@ -111,12 +116,23 @@ class SupervisedWorkload(Workload):
     def validate(self) -> dict[str, float]:
         return self.task.score({"logits": self._logits(self.data.val_x)}, self.data.val_y.cpu().numpy())
 
+    def forget(self) -> None:
+        """Empty the caches of the task's module, unless validation needs them again."""
+        if not hasattr(self.task, "validation_answers"):
+            for value in vars(sys.modules[type(self.task).__module__]).values():
+                if hasattr(value, "cache_clear"):
+                    value.cache_clear()
+
     def predict(self) -> dict[str, np.ndarray]:
         return {"logits": self._logits(self.data.test_x)}
 
     @torch.no_grad()
     def _logits(self, x: Tensor) -> np.ndarray:
         return torch.cat([self.model(part) for part in x.split(self.eval_batch)]).float().cpu().numpy()
+
+
+def _is_whole(t: Tensor) -> bool:
+    return t.untyped_storage().nbytes() == t.numel() * t.element_size()
 
 
 def _channels_last(t: Tensor) -> Tensor:
