@@ -1,7 +1,8 @@
-"""The contract half of ``levelfield check``: runs one method's contracts in a process of its own.
+"""What ``levelfield check`` finds before any run: the source's static checks, then the slot's contracts.
 
-``python -m suite.checker NAME`` prints a JSON line before and after each
-contract, so that the parent knows which one a process hung or died in.
+The contracts run in a process of their own: ``python -m suite.checker NAME``
+prints a JSON line before and after each, so that the parent knows which one a
+process hung or died in.
 """
 
 from __future__ import annotations
@@ -17,7 +18,12 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from types import FrameType
+from typing import Any, ClassVar
+
+from suite.registry import Method, registry
+from suite.trust.sandbox import OFF, Sandbox, hold
+from suite.trust.static import FORBIDDEN, NETWORK, check_method
 
 TIME_LIMIT = 40.0
 MEMORY_LIMIT = 4 * 2**30
@@ -33,7 +39,8 @@ class Finding:
     Attributes
     ----------
     name : the contract.
-    verdict : "passed", "broken", "timeout", "memory" or "crashed".
+    verdict : "passed"; "timeout", "memory", "output" or "crashed"; "clock", "network" or "forbidden"
+        (see `suite.trust.static`); or the kind of a `suite.contract.ContractError`.
     message : what is wrong; "" when passed.
     """
 
@@ -42,19 +49,26 @@ class Finding:
     message: str = ""
 
 
-def check_contracts(method: str, seconds: float = TIME_LIMIT) -> list[Finding]:
-    """Run a method's contracts under a time and a memory limit.
+def check_source(method: Method) -> list[Finding]:
+    """What a method's source contains that it may not; nothing of it is run."""
+    found = check_method(method)
+    return [Finding("source", o.kind, str(o)) for o in found] or [Finding("source", "passed")]
+
+
+def check_contracts(method: str, seconds: float = TIME_LIMIT, sandbox: Sandbox = OFF) -> list[Finding]:
+    """Run a method's contracts under a time and a memory limit, in a sandbox where there is one.
 
     A method that hangs, dies or takes all memory gives a finding; the caller
     is not harmed.
     """
+    command = [sys.executable, "-m", "suite.checker", method, *(["--hold"] if sandbox.landlock else [])]
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         process = subprocess.Popen(
-            [sys.executable, "-m", "suite.checker", method],
+            sandbox.command(command),
             stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=err,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            env=sandbox.environment({**os.environ, "OMP_NUM_THREADS": "1"}),
             start_new_session=True,
         )
         try:
@@ -71,15 +85,16 @@ def check_contracts(method: str, seconds: float = TIME_LIMIT) -> list[Finding]:
     findings = [Finding(e["name"], e["verdict"], e["message"]) for e in events if "verdict" in e]
     last = events[-1] if events else {"name": "import"}
     if "end" not in last:
-        findings.append(_stopped(last["name"], code, tail, seconds))
+        full = size >= OUTPUT_LIMIT or code == -signal.SIGXFSZ or "File too large" in tail
+        findings.append(
+            Finding(last["name"], "output", _TOO_LONG) if full else _stopped(last["name"], code, tail, seconds)
+        )
     return findings
 
 
 def _stopped(name: str, code: int | None, tail: str, seconds: float) -> Finding:
     if code is None:
         return Finding(name, "timeout", f"did not finish within {seconds:g} s; does it loop or wait for something?")
-    if code == -signal.SIGXFSZ or "File too large" in tail:
-        return Finding(name, "crashed", _TOO_LONG)
     if "MemoryError" in tail or "can't allocate memory" in tail:
         return Finding(name, "memory", _TOO_MUCH)
     cause = f"signal {-code}" if code < 0 else f"exit code {code}"
@@ -96,33 +111,84 @@ def _outcomes(name: str, say: Callable[..., None]) -> Iterator[Finding]:
     import torch
 
     from suite.contract import ContractError, contracts
-    from suite.registry import registry
 
     torch.set_num_threads(1)
     method = registry().method(name)
+    watch = Watch(method.path)
+    sys.addaudithook(watch)
     for contract in contracts(method):
         say(name=contract.__name__)
         try:
             contract(method)
         except ContractError as error:
-            yield Finding(contract.__name__, "broken", str(error))
+            yield watch.finding(contract.__name__) or Finding(contract.__name__, error.kind, str(error))
         except MemoryError:
             yield Finding(contract.__name__, "memory", _TOO_MUCH)
         except Exception as error:
+            if seen := watch.finding(contract.__name__):
+                yield seen
+                continue
             if isinstance(error, OSError) and error.errno == errno.EFBIG:
-                yield Finding(contract.__name__, "crashed", _TOO_LONG)
+                yield Finding(contract.__name__, "output", _TOO_LONG)
                 continue
             memory = "can't allocate memory" in str(error)
             message = f"raises {type(error).__name__}: {error}" if not memory else _TOO_MUCH
             yield Finding(contract.__name__, "memory" if memory else "broken", message[:600])
         else:
-            yield Finding(contract.__name__, "passed")
+            yield watch.finding(contract.__name__) or Finding(contract.__name__, "passed")
 
 
-def main(name: str) -> None:
+class Watch:
+    """An audit hook that stops what a method's own file may not do, however its source hides it.
+
+    Parameters
+    ----------
+    path : the method's file.
+    """
+
+    EVENTS: ClassVar[dict[str, str]] = {
+        **dict.fromkeys(("socket.__new__", "socket.connect", "socket.bind", "socket.getaddrinfo"), NETWORK),
+        **dict.fromkeys(("subprocess.Popen", "os.system", "os.exec", "os.fork", "os.posix_spawn"), FORBIDDEN),
+        **dict.fromkeys(("gc.get_objects", "gc.get_referrers", "gc.get_referents", "ctypes.dlopen"), FORBIDDEN),
+        **dict.fromkeys(("os.putenv", "os.unsetenv", "os.remove", "os.rename", "os.mkdir", "open"), FORBIDDEN),
+    }
+
+    def __init__(self, path: str) -> None:
+        self.path, self.seen = path, ("", "")
+
+    def __call__(self, event: str, arguments: tuple[Any, ...]) -> None:
+        kind = self.EVENTS.get(event)
+        if kind is None or (event == "open" and not _writes(arguments)) or not self._mine(sys._getframe(1)):
+            return
+        self.seen = (kind, f"{'opens a socket' if kind == NETWORK else 'reaches out of the method'} ({event})")
+        raise PermissionError(self.seen[1])
+
+    def _mine(self, frame: FrameType | None) -> bool:
+        while frame is not None:
+            if frame.f_code.co_filename == self.path:
+                return True
+            frame = frame.f_back
+        return False
+
+    def finding(self, name: str) -> Finding | None:
+        """What was stopped since the last call."""
+        (kind, message), self.seen = self.seen, ("", "")
+        return Finding(name, kind, message) if kind else None
+
+
+def _writes(arguments: tuple[Any, ...]) -> bool:
+    _, mode, flags = (*arguments, None, None, None)[:3]
+    if isinstance(mode, str):
+        return bool(set(mode) & set("wax+"))
+    return bool((flags or 0) & (os.O_WRONLY | os.O_RDWR | os.O_CREAT))
+
+
+def main(name: str, options: list[str]) -> None:
     if sys.platform == "linux":
         resource.setrlimit(resource.RLIMIT_DATA, (MEMORY_LIMIT, MEMORY_LIMIT))
     resource.setrlimit(resource.RLIMIT_FSIZE, (OUTPUT_LIMIT, OUTPUT_LIMIT))
+    if "--hold" in options:
+        hold([])
     events = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # what the method prints does not mix with the findings
 
@@ -137,4 +203,4 @@ def main(name: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(sys.argv[1], sys.argv[2:])

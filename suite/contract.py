@@ -10,9 +10,11 @@ import copy
 import functools
 import inspect
 import math
+import random
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -23,7 +25,16 @@ from suite.train.step import hessian_vector
 
 
 class ContractError(AssertionError):
-    """A method breaks a contract of its slot; the message says which and how."""
+    """A method breaks a contract of its slot; the message says how.
+
+    Attributes
+    ----------
+    kind : "shape", "dtype", "in-place", "not-finite", "nondeterministic", "state" or "broken".
+    """
+
+    def __init__(self, message: str, kind: str = "broken") -> None:
+        super().__init__(message)
+        self.kind = kind
 
 
 Contract = Callable[[Method], None]
@@ -71,8 +82,8 @@ def keeps_shape_and_dtype(method: Method) -> None:
             y = module(x)
             wanted = list(shape)
             wanted[channel] = int(shape[channel] * factor)
-            _need(list(y.shape) == wanted, f"takes {shape} to {tuple(y.shape)}; expected {tuple(wanted)}")
-            _need(y.dtype == dtype, f"takes {dtype} to {y.dtype}; keep the input's dtype")
+            _need(list(y.shape) == wanted, f"takes {shape} to {tuple(y.shape)}; expected {tuple(wanted)}", "shape")
+            _need(y.dtype == dtype, f"takes {dtype} to {y.dtype}; keep the input's dtype", "dtype")
 
 
 def leaves_input_alone(method: Method) -> None:
@@ -80,7 +91,8 @@ def leaves_input_alone(method: Method) -> None:
     x = _inputs()
     before = x.clone()
     _activation(method)(x)
-    _need(torch.equal(x, before), "changes its input in place; later layers may need it: return a new tensor")
+    untouched = torch.equal(x, before)
+    _need(untouched, "changes its input in place; later layers may need it: return a new tensor", "in-place")
 
 
 def finite_where_finite(method: Method) -> None:
@@ -88,14 +100,13 @@ def finite_where_finite(method: Method) -> None:
     for dtype in (torch.float32, torch.bfloat16):
         x = torch.cat([torch.linspace(-50, 50, 399), torch.zeros(1)])[:, None].repeat(1, 8).to(dtype).requires_grad_()
         y = _activation(method, dtype)(x)
-        finite = bool(y.isfinite().all())
-        _need(
-            finite, f"is not finite on [-50, 50] in {dtype}" + ("" if finite else f" (first at x = {_first_bad(x, y)})")
-        )
+        if not y.isfinite().all():
+            where = f"(first at x = {_first_bad(x, y)})"
+            raise ContractError(f"is not finite on [-50, 50] in {dtype} {where}", "not-finite")
         if y.requires_grad:
             y.float().sum().backward()
             good = x.grad is None or bool(x.grad.isfinite().all())
-            _need(good, f"has a gradient that is not finite on [-50, 50] in {dtype}")
+            _need(good, f"has a gradient that is not finite on [-50, 50] in {dtype}", "not-finite")
 
 
 def deterministic_in_eval(method: Method) -> None:
@@ -105,8 +116,31 @@ def deterministic_in_eval(method: Method) -> None:
     modes = ("eval",) if method.stochastic else ("eval", "train")
     for mode in modes:
         getattr(module, mode)()
-        first, second = module(x), module(x)
-        _need(torch.equal(first, second), f"gives two answers for one input in {mode} mode; state stochastic=True")
+        if torch.equal(module(x), module(x)):
+            continue
+        two = f"gives two answers for one input in {mode} mode"
+        if _seeded(module, x).equal(_seeded(module, x)):
+            raise ContractError(f"{two}: it draws random numbers; state stochastic=True", "nondeterministic")
+        raise ContractError(f"{two}: it remembers earlier calls; an activation is a function of its input", "state")
+
+
+def _seeded(module: nn.Module, x: Tensor) -> Tensor:
+    """The answer when every global random stream starts from 0."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        np.random.seed(0)
+        random.seed(0)
+        return module(x)
+
+
+def answers_by_value(method: Method) -> None:
+    """The answer follows the tensor's values, not which tensor it is."""
+    module, x = _activation(method).eval(), _inputs()
+    with torch.no_grad():
+        module(x)
+        x.mul_(2.0)
+        same = torch.equal(module(x), module(x.clone()))
+    _need(same, "gives an old answer for a tensor whose values have changed; remember nothing by identity", "state")
 
 
 def state_round_trips(method: Method) -> None:
@@ -226,9 +260,8 @@ def steps_are_finite_and_move(method: Method) -> None:
 
 def optimizer_is_deterministic(method: Method) -> None:
     """The same steps from the same start agree bit for bit."""
-    _need(
-        _optimize(method, 6)[0] == _optimize(method, 6)[0], "gives two trajectories from one start; seed its own draws"
-    )
+    same = _optimize(method, 6)[0] == _optimize(method, 6)[0]
+    _need(same, "gives two trajectories from one start; seed its own draws", "nondeterministic")
 
 
 def optimizer_resumes(method: Method) -> None:
@@ -298,7 +331,7 @@ def norm_keeps_shape(method: Method) -> None:
         module = method.make(features)
         x = torch.randn(shape, generator=torch.Generator().manual_seed(0))
         y = module(x)
-        _need(y.shape == x.shape, f"takes {shape} to {tuple(y.shape)}")
+        _need(y.shape == x.shape, f"takes {shape} to {tuple(y.shape)}", "shape")
         _need(bool(module(torch.ones(shape)).isfinite().all()), "is not finite for a constant input")
 
 
@@ -322,8 +355,8 @@ def init_fills(method: Method) -> None:
 
 _BY_SLOT: dict[str, list[Contract]] = {
     "activation": [
-        keeps_shape_and_dtype, leaves_input_alone, finite_where_finite, deterministic_in_eval, state_round_trips,
-        gradient_is_the_derivative,
+        keeps_shape_and_dtype, leaves_input_alone, finite_where_finite, deterministic_in_eval, answers_by_value,
+        state_round_trips, gradient_is_the_derivative,
     ],
     "optimizer": [
         is_an_optimizer, steps_are_finite_and_move, optimizer_is_deterministic, optimizer_resumes,
@@ -336,9 +369,9 @@ _BY_SLOT: dict[str, list[Contract]] = {
 }  # fmt: skip
 
 
-def _need(condition: bool, message: str) -> None:
+def _need(condition: bool, message: str, kind: str = "broken") -> None:
     if not condition:
-        raise ContractError(message)
+        raise ContractError(message, kind)
 
 
 def _first_bad(x: Tensor, y: Tensor) -> Any:

@@ -11,7 +11,7 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, is_dataclass
 from importlib import metadata
 from pathlib import Path
@@ -56,6 +56,16 @@ def method_hash(method: Method) -> str:
 def task_hash(task: TaskInfo, tier: str) -> str:
     """Content hash of one tier of a task: code, stated facts and sizes; prose and noise left out."""
     return digest([source_hash(task.path), task.version, asdict(task.tiers[tier])], 12)
+
+
+def sources(path: str | Path) -> list[Path]:
+    """A source file and every project file it imports, sorted by path: what `source_hash` hashes."""
+    return sorted(map(Path, _closure(str(path))))
+
+
+def files_hash(paths: Iterable[str | Path]) -> str:
+    """The hash `source_hash` gives when exactly these files are the closure, wherever they lie."""
+    return _hash_of(frozenset((str(path), os.stat(path).st_mtime_ns) for path in paths))
 
 
 def _closure(path: str) -> dict[str, int]:

@@ -22,7 +22,7 @@ import operator
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -222,6 +222,14 @@ def registry() -> Registry:
     """The registry of this process, with the files of ``LEVELFIELD_ENTRY`` in it."""
     extra = os.environ.get(ENTRY_VARIABLE, "")
     return _registry(tuple(p for p in extra.split(os.pathsep) if p))
+
+
+def rename_task(name: str, alias: str) -> None:
+    """Register a task under another name, in this process, instead of its own."""
+    known = registry()
+    info = known.tasks.pop(name)
+    known.tasks[alias] = replace(info, name=alias, title="")
+    _registered(info.module)[alias] = info.factory
 
 
 def add_entry_file(path: str | Path) -> Path:

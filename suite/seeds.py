@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import hashlib
 
+ALIASES: dict[str, str] = {}  # name that a task has in this process -> the name its streams are from
+
 
 def seed_for(task: str, purpose: str, index: int, *more: str | int) -> int:
     """A 63-bit seed that is a pure function of its arguments.
@@ -19,5 +21,5 @@ def seed_for(task: str, purpose: str, index: int, *more: str | int) -> int:
     index : seed index of the run (0, 1, 2, ...).
     more : finer scope, such as a parameter's name.
     """
-    text = "\x1f".join(map(str, (task, purpose, index, *more)))
+    text = "\x1f".join(map(str, (ALIASES.get(task, task), purpose, index, *more)))
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1

@@ -5,31 +5,44 @@ from __future__ import annotations
 import sys
 import tempfile
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 import suite
 from suite.cli.show import print_json, print_table
 from suite.registry import Method, TaskInfo, add_entry_file, registry
+from suite.trust.sandbox import HELP, Sandbox, choose
+
+if TYPE_CHECKING:
+    from suite.runner.spec import RunSpec
 
 # What went wrong, as an exit code. 2 is a file or name that cannot be read.
-CODES = {"passed": 0, "broken": 10, "timeout": 11, "memory": 12, "crashed": 13, "smoke": 14, "nondeterministic": 15}
+CODES = {
+    "passed": 0, "broken": 10, "timeout": 11, "memory": 12, "crashed": 13, "smoke": 14, "nondeterministic": 15,
+    "shape": 16, "dtype": 17, "in-place": 18, "not-finite": 19, "state": 20, "output": 21, "clock": 22, "network": 23,
+    "forbidden": 24, "name": 25,
+}  # fmt: skip
 RUN_LIMIT = 20.0
 
 
 def check(
     target: Annotated[str, typer.Argument(help="A method's name, or a Python file that registers methods.")],
+    sandbox: Annotated[str, typer.Option(help=HELP)] = "auto",
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Check a method: contracts of its slot, smoke runs, a preview row; under a minute.
+    """Check a method: its source, contracts of its slot, smoke runs, a preview row; under a minute.
 
     Exit codes: 0 passed, 2 cannot be read, 10 a contract is broken, 11 a time
     limit, 12 a memory limit, 13 the process died, 14 a smoke run failed, 15
-    the same seed gave two results.
+    the same seed gave two results, 16 a wrong shape, 17 a wrong dtype, 18 the
+    input changed in place, 19 not finite, 20 hidden state, 21 endless output,
+    22 reads the clock, 23 reaches for the network, 24 other things that a
+    method has no use for, 25 looks at the task's name.
     """
     methods = _targets(target)
-    reports = [_report(method) for method in methods]
+    held = choose(sandbox)
+    reports = [_report(method, held) for method in methods]
     if json:
         print_json(reports)
     else:
@@ -50,16 +63,18 @@ def _targets(target: str) -> list[Method]:
     return [registry().method(target)]
 
 
-def _report(method: Method) -> dict[str, Any]:
-    from suite.checker import check_contracts
+def _report(method: Method, sandbox: Sandbox) -> dict[str, Any]:
+    from suite.checker import check_contracts, check_source
 
-    findings = check_contracts(method.name)
+    findings = check_source(method)
+    if findings[0].verdict == "passed":
+        findings += check_contracts(method.name, sandbox=sandbox)
     report: dict[str, Any] = {"method": method.name, "slot": method.slot, "verdict": "passed", "smoke": []}
     report["contracts"] = [vars(f) for f in findings]
     worst = next((f.verdict for f in findings if f.verdict != "passed"), "passed")
     if worst != "passed":
         return report | {"verdict": worst}
-    return report | _smoke(method)
+    return report | _smoke(method, sandbox)
 
 
 def smoke_tasks(method: Method) -> list[TaskInfo]:
@@ -71,8 +86,12 @@ def smoke_tasks(method: Method) -> list[TaskInfo]:
     return list(chosen.values())
 
 
-def _smoke(method: Method) -> dict[str, Any]:
-    """Run the method and the reference once a family, and the first task once more for determinism."""
+def _smoke(method: Method, sandbox: Sandbox) -> dict[str, Any]:
+    """Run the method and the reference once a family, and the first task once more, under another name.
+
+    That run must be the same bit for bit: the method is deterministic and does
+    not look at what it runs on. Where it is not, a third tells which it is.
+    """
     from suite.runner.pool import Pool
     from suite.runner.spec import RunSpec
 
@@ -81,18 +100,30 @@ def _smoke(method: Method) -> dict[str, Any]:
         return {"verdict": "smoke", "smoke": [], "message": "no embedded task declares its slot for its families"}
     specs = [RunSpec(t.name, m, "smoke") for t in tasks for m in ("reference", method.name)]
     with tempfile.TemporaryDirectory(prefix="levelfield-check-") as folder:
-        Pool(Path(folder, "a"), limit=RUN_LIMIT).run(specs)
-        Pool(Path(folder, "b"), limit=RUN_LIMIT).run([RunSpec(tasks[0].name, method.name, "smoke")])
+        Pool(Path(folder, "a"), limit=RUN_LIMIT, sandbox=sandbox).run(specs)
         first = suite.load_results(Path(folder, "a"))
-        again = suite.load_results(Path(folder, "b"))
+        spec, digests = specs[1], [_digest(first, specs[1])]
+        for name, masked in (("b", True), ("c", False)):
+            if len(set(digests)) == 1 and len(digests) == 2:
+                break
+            Pool(Path(folder, name), limit=RUN_LIMIT, sandbox=sandbox, masked=masked).run([spec])
+            digests.append(_digest(suite.load_results(Path(folder, name)), spec))
     rows = [_preview(first, task, method) for task in tasks]
     good = [r["status"] == "ok" for r in rows]
     honest = all(r["status"] in ("ok", "diverged") for r in rows)  # divergence at the default is a result
     verdict = "passed" if any(good) and honest else "smoke"
-    mine = first[(first["method"] == method.name) & (first["task"] == tasks[0].name)]
-    if verdict == "passed" and mine["digest"].iloc[0] != again["digest"].iloc[0]:
-        verdict = "nondeterministic"
+    if verdict == "passed" and digests[0] != digests[1]:
+        verdict = "name" if digests[0] == digests[2] else "nondeterministic"
+        why = {
+            "name": f"another result on {spec.task} when that has another name: it looks at what it runs on",
+            "nondeterministic": f"the same seed gave two results on {spec.task}",
+        }
+        return {"verdict": verdict, "smoke": rows, "message": why[verdict]}
     return {"verdict": verdict, "smoke": rows}
+
+
+def _digest(frame: Any, spec: RunSpec) -> str:
+    return str(frame[frame["run_id"] == spec.run_id]["digest"].iloc[0])
 
 
 def _preview(frame: Any, task: TaskInfo, method: Method) -> dict[str, Any]:

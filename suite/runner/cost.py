@@ -18,6 +18,7 @@ from suite.runner import flops
 from suite.runner.execute import make_workload
 from suite.runner.spec import RunSpec
 from suite.train.loop import Trainer
+from suite.trust import traps
 
 MIN_PAIRS, MAX_PAIRS = 10, 400
 PRECISION = 0.03  # half width of the interval of the log ratio that ends the measurement
@@ -68,6 +69,17 @@ def measure(spec: RunSpec, seconds: float = 2.0, itself: bool = False) -> dict[s
         seconds,
         pairs=MIN_PAIRS if steps == 1 else MIN_PAIRS // 2,
     )
+
+
+def guarded_measure(spec: RunSpec, seconds: float, itself: bool = False) -> dict[str, Any]:
+    """`measure`, for a process that does nothing else.
+
+    Raises
+    ------
+    Tampered : the method changed what is not its own, such as a clock.
+    """
+    with traps.guard(spec, spec.info.factory(spec.info)):
+        return measure(spec, seconds, itself)
 
 
 def period(recipe: Recipe) -> int:

@@ -15,6 +15,7 @@ import time
 import traceback
 import warnings
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,10 +28,20 @@ from suite.recipe import REFERENCE
 from suite.runner.spec import RunSpec
 from suite.seeds import seed_for
 from suite.store.files import write_bytes
-from suite.store.schema import SCHEMA_VERSION
+from suite.store.schema import FIRST_HAND, SCHEMA_VERSION, SELF_REPORTED, SMOKE
+from suite.trust import traps
+from suite.trust.scoring import (
+    MESSAGE_LIMIT,
+    Clock,
+    Refused,
+    contradiction,
+    read_outcome,
+    read_predictions,
+    without_value,
+)
 
 OUTCOME, PREDICTIONS = "outcome.json", "predictions.npz"
-MESSAGE_LIMIT = 2000
+REFUSED = "refused: "  # what the message of a run begins with that is no run by the rules
 
 
 @dataclass
@@ -50,28 +61,43 @@ class Skipped(Exception):
     """The run cannot be made here: a package or a data set is missing. The message says which."""
 
 
-def execute(spec: RunSpec, folder: Path, checkpoint: tuple[Path, float] | None = None) -> None:
+def execute(spec: RunSpec, folder: Path, checkpoint: tuple[Path, float] | None = None, masked: bool = False) -> None:
     """Train and predict; leave an outcome (always) and predictions (when ok) in `folder`.
 
     Parameters
     ----------
     checkpoint : file and seconds between writes; a run that finds the file goes on from it.
+    masked : give the task another name in this process, from now on; the run is the same.
     """
-    outcome, predictions = train(spec, checkpoint)
+    if masked:
+        spec = traps.masked(spec)
+    outcome, predictions = train(spec, checkpoint, guarded=True)
     if predictions:
         with open(folder / PREDICTIONS, "wb") as file:
             np.savez(file, **predictions)  # type: ignore[arg-type]
     write_bytes(folder / OUTCOME, json.dumps(asdict(outcome)).encode(), durable=False)  # read once, at once
 
 
-def train(spec: RunSpec, checkpoint: tuple[Path, float] | None = None) -> tuple[Outcome, dict[str, np.ndarray]]:
-    """The training half; every failure becomes a status with a message."""
+def train(
+    spec: RunSpec, checkpoint: tuple[Path, float] | None = None, guarded: bool = False
+) -> tuple[Outcome, dict[str, np.ndarray]]:
+    """The training half; every failure becomes a status with a message.
+
+    Parameters
+    ----------
+    guarded : keep the task's answers from its methods, and refuse a run that changed what is not
+        its own; for a process that makes this one run.
+    """
     outcome = Outcome(started=time.time())
     predictions: dict[str, np.ndarray] = {}
     try:
-        predictions = _train(spec, outcome, checkpoint)
+        task = spec.info.factory(spec.info)
+        with traps.guard(spec, task) if guarded else nullcontext():
+            predictions = _train(spec, task, outcome, checkpoint)
     except Skipped as error:
         outcome.status, outcome.message = "skipped", str(error)
+    except traps.Tampered as error:
+        outcome = Outcome("error", f"{REFUSED}{error}", started=outcome.started)
     except Exception as error:  # whatever a method does wrong is a result
         outcome.status, outcome.message = _failure(error)
     if outcome.status != "ok":
@@ -81,7 +107,7 @@ def train(spec: RunSpec, checkpoint: tuple[Path, float] | None = None) -> tuple[
     return outcome, predictions
 
 
-def _train(spec: RunSpec, outcome: Outcome, checkpoint: tuple[Path, float] | None) -> dict[str, np.ndarray]:
+def _train(spec: RunSpec, task: Any, outcome: Outcome, checkpoint: tuple[Path, float] | None) -> dict[str, np.ndarray]:
     import torch
 
     from suite.data import DataUnavailable
@@ -93,10 +119,11 @@ def _train(spec: RunSpec, outcome: Outcome, checkpoint: tuple[Path, float] | Non
     base_memory = _peak_memory(spec.device)
     _require(spec)
     try:
-        workload = make_workload(spec)
+        workload = make_workload(spec, task)
         trainer = Trainer(workload, workload.context.recipe, spec.given)
     except (DataUnavailable, DoesNotApply) as error:
         raise Skipped(str(error)) from None
+    workload.forget()
     outcome.counts["setup_seconds"] = time.perf_counter() - started
     keep = Checkpoint(*checkpoint) if checkpoint else None
     tier = spec.info.tiers[spec.tier]
@@ -115,6 +142,7 @@ def _train(spec: RunSpec, outcome: Outcome, checkpoint: tuple[Path, float] | Non
     if history.diverged:
         outcome.status, outcome.message = "diverged", history.diverged
         return {}
+    started = time.perf_counter()
     with trainer.evaluating(), torch.no_grad():
         predictions = workload.predict()
         if spec.seed == 0:
@@ -125,11 +153,12 @@ def _train(spec: RunSpec, outcome: Outcome, checkpoint: tuple[Path, float] | Non
     if spec.seed == 0 and spec.method == REFERENCE and (samples := spec.info.factory(spec.info).samples(tier)):
         outcome.exhibits["samples"] = samples
     outcome.counts["peak_bytes"] = _peak_memory(spec.device) - base_memory
+    outcome.counts["predict_seconds"] = time.perf_counter() - started
     return predictions
 
 
-def make_workload(spec: RunSpec) -> Any:
-    """The run's workload, on its device, in one deterministic thread."""
+def make_workload(spec: RunSpec, task: Any = None) -> Any:
+    """The run's workload, on its device, in one deterministic thread; `task` is the run's, when it is made already."""
     import torch
 
     from suite.train.workload import Context
@@ -139,7 +168,7 @@ def make_workload(spec: RunSpec) -> Any:
     torch.use_deterministic_algorithms(True, warn_only=True)
     warnings.filterwarnings("ignore", message=".*deterministic.*")
     context = Context(info, info.tiers[spec.tier], spec.tier, spec.recipe, spec.seed, torch.device(spec.device))
-    workload = info.factory(info).workload(context)
+    workload = (task or info.factory(info)).workload(context)
     workload.context = context
     return workload
 
@@ -199,35 +228,62 @@ def _state_bytes(state: Any) -> int:
 # ---------------------------------------------------------------- settling
 
 
-def settle(spec: RunSpec, folder: Path, extra: Mapping[str, Any] | None = None) -> dict[str, Any]:
+def settle(
+    spec: RunSpec,
+    folder: Path,
+    extra: Mapping[str, Any] | None = None,
+    clock: Clock | None = None,
+    resumed: bool = False,
+) -> dict[str, Any]:
     """Score what a run left in its folder and make its result row.
 
     Parameters
     ----------
     spec : the run.
-    folder : holds the outcome and, when ok, predictions; predictions are read
-        without unpickling.
+    folder : holds the outcome and, when ok, predictions; both are read as data
+        that somebody may have forged.
     extra : columns that the parent knows (attempts, cost ratio).
+    clock : what the parent measured of the process.
+    resumed : it may have gone on from a checkpoint.
     """
-    outcome = Outcome(**json.loads((folder / OUTCOME).read_text()))
     predictions: dict[str, np.ndarray] = {}
-    if outcome.status == "ok":
-        with np.load(folder / PREDICTIONS, allow_pickle=False) as stored:
-            predictions = {k: stored[k] for k in stored.files}
-    return make_row(spec, outcome, predictions, extra)
+    try:
+        outcome = Outcome(**read_outcome(folder / OUTCOME, spec.info.tiers[spec.tier].evals + 1))
+        if outcome.status == "ok":
+            predictions = read_predictions(folder / PREDICTIONS)
+            if clock and (problem := contradiction(outcome.counts, clock, resumed, spec.device != "cpu")):
+                raise Refused(problem)
+    except Refused as error:
+        now = time.time()
+        outcome = Outcome("error", f"{REFUSED}it {error}", started=now, finished=now)
+    if problem := without_value(predictions):
+        outcome.status, outcome.message = "diverged", problem
+    measured = vars(clock) if clock else {}
+    return make_row(spec, outcome, predictions, {**measured, **(extra or {})}, trust=FIRST_HAND)
 
 
 def make_row(
-    spec: RunSpec, outcome: Outcome, predictions: Mapping[str, np.ndarray], extra: Mapping[str, Any] | None = None
+    spec: RunSpec,
+    outcome: Outcome,
+    predictions: Mapping[str, np.ndarray],
+    extra: Mapping[str, Any] | None = None,
+    trust: str = SELF_REPORTED,
 ) -> dict[str, Any]:
-    """The result row of an outcome: every column of the schema."""
+    """The result row of an outcome: every column of the schema.
+
+    Parameters
+    ----------
+    extra : columns that the parent knows.
+    trust : level of a run beyond tier smoke (see `suite.store.schema.TRUST`): self-reported where
+        one process trained and scored.
+    """
     info = spec.info
     metric = info.metric.name
     tested: dict[str, float] = {}
     if outcome.status == "ok":
         tested = _score(spec, outcome, predictions)
     validated = outcome.curve[-1]["metrics"] if outcome.curve else {}
-    counts = outcome.counts
+    counts = {k: v for k, v in outcome.counts.items() if k != "predict_seconds"}
     per_step = {k: v for k, v in (extra or {}).items() if k in ("flops", "elementwise")}
     now = environment(spec.device)
     revision, dirty = commit()
@@ -277,7 +333,7 @@ def make_row(
         "engine_hash": engine_hash(),
         "commit": revision,
         "dirty": dirty,
-        "trust": "smoke" if spec.tier == "smoke" else "self-reported",
+        "trust": SMOKE if spec.tier == "smoke" else trust,
         "started_at": _when(outcome.started),
         "finished_at": _when(outcome.finished),
         "curve": curve,
@@ -320,7 +376,8 @@ def curve_digest(curve: list[dict[str, Any]], score: float | None) -> str:
 def failed_row(spec: RunSpec, status: str, message: str, extra: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """The row of a run that left no outcome: killed, out of time or memory."""
     now = time.time()
-    return make_row(spec, Outcome(status=status, message=message[:MESSAGE_LIMIT], started=now, finished=now), {}, extra)
+    outcome = Outcome(status=status, message=message[:MESSAGE_LIMIT], started=now, finished=now)
+    return make_row(spec, outcome, {}, extra, trust=FIRST_HAND)
 
 
 def _when(seconds: float) -> datetime:

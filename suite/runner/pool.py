@@ -10,9 +10,7 @@ import contextlib
 import fcntl
 import json
 import os
-import selectors
 import shutil
-import subprocess
 import sys
 import time
 from collections import deque
@@ -25,10 +23,15 @@ from suite import cache
 from suite.fingerprint import digest, task_hash
 from suite.registry import module_name
 from suite.runner.lease import Leases
+from suite.runner.link import Link, events, log_tail
 from suite.runner.spec import RunSpec
 from suite.store.files import StoreError, is_left_behind, owner, write_bytes
+from suite.trust.sandbox import OFF, Sandbox
+from suite.trust.scoring import Refused, read_cost
 
 MAX_ATTEMPTS = 3
+TRAINS_ONLY, HELD = "--train", "--hold"  # options of the server
+COST = "cost.json"  # in the folder of a measurement
 DEFAULT_MEMORY = 8 * 2**30
 DAMAGED = "damaged"
 
@@ -75,6 +78,8 @@ class Pool:
     checkpoint : seconds between checkpoints inside a run; None keeps none.
     report : called after every change of the progress.
     attempt : which attempt at these runs this is, where another launcher starts lost ones again.
+    sandbox : what holds the training processes.
+    masked : give tasks other names in the training processes; the runs are the same.
     """
 
     def __init__(
@@ -86,15 +91,19 @@ class Pool:
         report: Callable[[Progress], None] = lambda progress: None,
         checkpoint: float | None = None,
         attempt: int = 1,
+        sandbox: Sandbox = OFF,
+        masked: bool = False,
     ) -> None:
-        self.checkpoint, self.before = checkpoint, attempt - 1
-        self.out, self.workers, self.memory, self.limit, self.report = out, workers, memory, limit, report
+        self.checkpoint, self.before, self.sandbox, self.masked = checkpoint, attempt - 1, sandbox, masked
+        self.out = out.resolve() if sandbox else out  # a sandbox has a working folder of its own
+        self.workers, self.memory, self.limit, self.report = workers, memory, limit, report
         self.leases = Leases(out / ".leases")
         self.progress = Progress()
         self.attempts: dict[str, int] = {}
         self.scoring: set[str] = set()
-        self.server: subprocess.Popen[bytes] | None = None
-        self.buffer = b""
+        self.trainer: Link | None = None
+        self.scorer: Link | None = None  # the trainer itself where there is no sandbox
+        self.faults: dict[str, str] = {}  # why a step cost could not be measured
 
     # ------------------------------------------------------------ public
 
@@ -154,7 +163,7 @@ class Pool:
         for spec in specs:
             cost = costs.get(cost_key(spec))
             if cost is None:
-                raise ServerDied(f"the step cost of {spec.method} on {spec.task} could not be measured")
+                raise self._unmeasured(spec, cost_key(spec))
             units = max(1.0, float(int(spec.given / cost["cost_ratio"])))
             charged.append(replace(spec, budget=units, budget_kind="seconds"))
             if not cost["precise"]:
@@ -181,7 +190,7 @@ class Pool:
                 file = self.out / "costs" / f"fresh-{os.getpid()}-{i}.json"
                 self._time(file.stem, spec, file, seconds=seconds, itself=itself)
                 if not file.exists():
-                    raise ServerDied(f"the step cost of {spec.method} on {spec.task} could not be measured")
+                    raise self._unmeasured(spec, file.stem)
                 found.append(json.loads(file.read_text()))
                 file.unlink()
         finally:
@@ -212,11 +221,26 @@ class Pool:
         return costs
 
     def _time(self, key: str, spec: RunSpec, file: Path, *, seconds: float, itself: bool = False) -> None:
-        """Have one step cost measured into `file`, while no other launcher of this machine measures."""
+        """Have one step cost measured, while no other launcher of this machine measures.
+
+        `file` is there afterwards, unless that failed.
+        """
+        assert self.trainer
         request = self._request("cost", spec, key, file)
         with _alone():
-            self._send(request | {"seconds": seconds, "itself": itself, "limit": 60 + 20 * seconds})
-            self._await_one(key)
+            self.trainer.send(request | {"seconds": seconds, "itself": itself, "limit": 60 + 20 * seconds})
+            end = self._await_one(key)
+        try:
+            cost = read_cost(Path(request["folder"]) / COST)
+        except Refused as error:
+            lines = str(end.get("log", "")).strip().splitlines()
+            self.faults[key] = lines[-1] if lines else f"the method {error}"
+            return
+        write_bytes(file, json.dumps(cost, sort_keys=True).encode())
+
+    def _unmeasured(self, spec: RunSpec, key: str) -> ServerDied:
+        why = self.faults.get(key, "the worker server ended")
+        return ServerDied(f"the step cost of {spec.method} on {spec.task} could not be measured: {why}")
 
     def _runs(self, todo: list[tuple[str, RunSpec]], costs: dict[str, dict[str, Any]]) -> None:
         self.progress.phase = "running"
@@ -250,7 +274,8 @@ class Pool:
         return len(flying) - len(self.scoring) < self.workers and len(flying) < 2 * self.workers
 
     def _take_events(self, flying: dict[str, RunSpec], costs: dict[str, dict[str, Any]]) -> None:
-        for event in self._events(timeout=0.5):
+        assert self.trainer and self.scorer
+        for event in events({self.trainer, self.scorer}, timeout=0.5):
             run_id = event.get("id")
             if event["event"] == "gone":
                 self._restart(flying, costs)
@@ -258,6 +283,9 @@ class Pool:
                 continue
             elif event["event"] == "trained":
                 self.scoring.add(run_id)
+                if "do" in event:
+                    request = self._run_request(run_id, flying[run_id], costs)
+                    self.scorer.send(request | event["told"] | {"do": event["do"]})
             elif event["event"] == "done" or self._done(run_id):
                 del flying[run_id]
                 self._count(run_id, event.get("status"))
@@ -288,7 +316,8 @@ class Pool:
         if self.attempts[run_id] > MAX_ATTEMPTS + 2 and code >= 0:
             reason = log.splitlines()[-1] if log else "no output"
             raise StoreError(f"{self._row(run_id)}: the result could not be written: {reason}")
-        self._send(request | {"extra": self._extra(run_id, spec, costs)})
+        assert self.scorer
+        self.scorer.send(request | {"extra": self._extra(run_id, spec, costs)})
 
     def _restart(self, flying: dict[str, RunSpec], costs: dict[str, dict[str, Any]]) -> None:
         """The server was killed: start another and send its runs again."""
@@ -304,9 +333,13 @@ class Pool:
     # ------------------------------------------------------------ requests
 
     def _send_run(self, run_id: str, spec: RunSpec, costs: dict[str, dict[str, Any]]) -> None:
+        assert self.trainer
         self.attempts[run_id] = self.attempts.get(run_id, self.before) + 1
+        self.trainer.send(self._run_request(run_id, spec, costs))
+
+    def _run_request(self, run_id: str, spec: RunSpec, costs: dict[str, dict[str, Any]]) -> dict[str, Any]:
         request = self._request("run", spec, run_id, self._row(run_id))
-        self._send(request | {"extra": self._extra(run_id, spec, costs)})
+        return request | {"extra": self._extra(run_id, spec, costs), "masked": self.masked}
 
     def _extra(self, run_id: str, spec: RunSpec, costs: dict[str, dict[str, Any]]) -> dict[str, Any]:
         cost = costs.get(cost_key(spec), {})
@@ -331,7 +364,9 @@ class Pool:
     def _checkpointing(self, do: str, key: str) -> dict[str, Any]:
         if self.checkpoint is None or do == "cost":
             return {}
-        return {"checkpoint": str(self.out / "checkpoints" / f"{key}.pt"), "every": self.checkpoint}
+        folder = self.out / "checkpoints" / key
+        folder.mkdir(parents=True, exist_ok=True)
+        return {"checkpoint": str(folder / "state.pt"), "every": self.checkpoint}
 
     def _row(self, run_id: str) -> Path:
         return self.out / "runs" / f"{run_id}.parquet"
@@ -344,77 +379,56 @@ class Pool:
     def _start_server(self, specs: Sequence[RunSpec]) -> None:
         self.progress.phase = "starting"
         self.report(self.progress)
-        threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
-        self.log = open(self.out / ".server.log", "ab")  # noqa: SIM115 (lives as long as the server)
-        self.server = subprocess.Popen(
-            [sys.executable, "-m", "suite.runner.server"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self.log,
-            env={**os.environ, **threads, "PYTHONHASHSEED": "0"},
-            start_new_session=True,
-        )
-        assert self.server.stdout
-        os.set_blocking(self.server.stdout.fileno(), False)
-        self.buffer = b""
-        while not any(e["event"] == "ready" for e in self._events(timeout=60, wait_for="ready")):
-            tail = (self.out / ".server.log").read_text(errors="replace")[-2000:].strip()
-            server = self.server
-            self._stop_server()
-            raise ServerDied(f"the worker server did not start (exit code {server.returncode}): {tail or 'no output'}")
+        self.log = open(self.out / ".server.log", "ab")  # noqa: SIM115 (lives as long as the servers)
+        self.trainer = self._link(self.sandbox)
+        self.scorer = self._link(OFF) if self.sandbox else self.trainer
+        for link in {self.trainer, self.scorer}:
+            if not any(e["event"] == "ready" for e in events([link], timeout=60, wait_for="ready")):
+                tail = log_tail(self.out / ".server.log")
+                self._stop_server()
+                code = link.process.returncode
+                raise ServerDied(f"the worker server did not start (exit code {code}): {tail or 'no output'}")
         modules = {name for spec in specs for name in _heavy(spec)}
         if modules:
-            self._send({"do": "import", "modules": sorted(modules)})
+            for link in {self.trainer, self.scorer}:
+                link.send({"do": "import", "modules": sorted(modules)})
+
+    def _link(self, sandbox: Sandbox) -> Link:
+        """Start a server: a whole one, or one that only trains, in a sandbox."""
+        threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+        environment = {**os.environ, **threads, "PYTHONHASHSEED": "0"}
+        command = [sys.executable, "-m", "suite.runner.server"]
+        if sandbox:
+            command += [TRAINS_ONLY, *([HELD] if sandbox.landlock else [])]
+        writable = [self.out / ".work", self.out / "checkpoints"] if sandbox else []
+        for folder in writable:
+            folder.mkdir(exist_ok=True)
+        return Link(sandbox.command(command, writable, [self.out]), sandbox.environment(environment), self.log)
 
     def _stop_server(self) -> None:
-        if self.server is None:
+        if self.trainer is None:
             return
-        server, self.server = self.server, None
-        with contextlib.suppress(OSError):
-            server.stdin.close()  # type: ignore[union-attr]
-        try:
-            server.wait(timeout=10)
-        except subprocess.TimeoutExpired:
-            server.kill()
-            server.wait()
-        server.stdout.close()  # type: ignore[union-attr]
+        links = {self.trainer, self.scorer}
+        self.trainer = self.scorer = None
+        for link in links:
+            if link is not None:
+                link.stop()
         self.log.close()
         with contextlib.suppress(OSError):
             if not (self.out / ".server.log").stat().st_size:
                 (self.out / ".server.log").unlink()
 
-    def _send(self, request: dict[str, Any]) -> None:
-        assert self.server and self.server.stdin
-        with contextlib.suppress(BrokenPipeError):  # its end shows as the event "gone"
-            self.server.stdin.write(json.dumps(request).encode() + b"\n")
-            self.server.stdin.flush()
-
-    def _events(self, timeout: float, wait_for: str = "") -> list[dict[str, Any]]:
-        """Events that have arrived, waiting up to `timeout` seconds for the first."""
-        assert self.server and self.server.stdout
-        deadline = time.monotonic() + timeout
-        with selectors.DefaultSelector() as selector:
-            selector.register(self.server.stdout, selectors.EVENT_READ)
-            while True:
-                if not selector.select(max(0.0, deadline - time.monotonic())):
-                    return []
-                data = os.read(self.server.stdout.fileno(), 1 << 20)
-                if not data:
-                    return [{"event": "gone"}]
-                *lines, self.buffer = (self.buffer + data).split(b"\n")
-                events = [json.loads(line) for line in lines]
-                if events and (not wait_for or any(e["event"] == wait_for for e in events)):
-                    return events
-
-    def _await_one(self, key: str) -> None:
+    def _await_one(self, key: str) -> dict[str, Any]:
+        """The event that a measurement has ended with; empty when its server ended."""
         while True:
-            for event in self._events(timeout=1.0):
+            assert self.trainer
+            for event in events([self.trainer], timeout=1.0):
                 if event["event"] == "gone":
                     self._stop_server()
                     self._start_server([])
-                    return
+                    return {}
                 if event.get("id") == key and event["event"] in ("done", "lost"):
-                    return
+                    return event
             self.report(self.progress)
 
 
@@ -442,7 +456,7 @@ def prepare(out: Path) -> None:
 
 def clear(out: Path) -> None:
     """Remove what processes that were killed have left in a results folder."""
-    for folder in (out / "runs", out / "costs", out / "checkpoints"):
+    for folder in (out / "runs", out / "costs", *(out / "checkpoints").glob("*")):
         for leftover in folder.glob(".tmp=*"):
             if is_left_behind(leftover.name.split("=")[1], leftover):
                 leftover.unlink(missing_ok=True)

@@ -1,16 +1,21 @@
 """The warm server: imports torch once, then forks a process for every run.
 
 It speaks JSON lines: requests on standard input, events on standard output.
-It computes nothing itself. It holds each run's wall-clock and memory limit,
-kills the whole process group of a run that passes one, and ends with every
-child when its standard input closes, so that a killed launcher leaves no
-process behind. Scoring happens in other processes after the training process
-is gone.
+It computes nothing itself. It owns each run's clock and holds its wall-clock
+and memory limit, kills the whole process group of a run that passes one and
+whatever a run leaves behind, and ends with every child when its standard input
+closes, so that a killed launcher leaves no process behind. Scoring happens in
+other processes after the training process is gone.
+
+``--train`` makes it a server for a sandbox: it trains and tells what came of
+it; a second server, outside, is then asked to ``score`` or to ``fail`` the run.
+``--hold`` holds each run to writing into its own folder (Landlock).
 """
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import functools
 import gc
 import importlib
@@ -26,11 +31,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from suite.runner.pool import HELD, TRAINS_ONLY
 from suite.runner.spec import RunSpec
 from suite.runner.worker import fork, many_scorings, one_job
+from suite.trust.traps import seals
 
 WATCH_SECONDS = 0.05  # between looks at limits
 SCORE_LIMIT = 120.0
+PR_SET_CHILD_SUBREAPER = 36  # orphans of runs become children of the server
 SCORINGS = 64  # a scoring process ends after so many, and with it whatever they have left in memory
 WARM = (
     "suite.data",
@@ -84,7 +92,17 @@ class Worker:
 
 
 class Server:
-    def __init__(self) -> None:
+    """Hands each request to a forked process.
+
+    Parameters
+    ----------
+    trains_only : leave scoring to another server.
+    held : hold each run to its folder.
+    """
+
+    def __init__(self, trains_only: bool = False, held: bool = False) -> None:
+        self.trains_only, self.held = trains_only, held
+        self.swept = time.monotonic()
         self.workers: dict[int, Worker] = {}
         self.buffer = b""
         self.open = True
@@ -101,10 +119,15 @@ class Server:
             while self.open:
                 self._wait()
                 self._reap()
+                self._sweep()
                 self._limits()
         finally:
             for pid in self.workers:
                 _kill_group(pid)
+            for _ in range(20):
+                if not _kill_adopted(set()):
+                    break
+                time.sleep(0.005)
 
     def _say(self, event: str, **facts: Any) -> None:
         sys.stdout.write(json.dumps({"event": event, **facts}) + "\n")
@@ -137,7 +160,7 @@ class Server:
         kind = request["do"]
         if kind == "import":
             self._import(request["modules"])
-        elif kind == "fail":
+        elif kind in ("fail", "score"):
             self._score(request)
         else:
             folder = Path(request["folder"])
@@ -145,13 +168,16 @@ class Server:
             folder.mkdir(parents=True)
             self._give(self._idle(scorer=False), Job(kind, request, request["limit"]))
             if kind == "run":
-                _remember(request["spec"])
+                if not request.get("masked"):  # what the server remembers, the next run's process holds
+                    _remember(request["spec"])
                 self._idle(scorer=False)  # the next run finds its process forked
 
     def _import(self, modules: Iterable[str]) -> None:
         for name in modules:
             with contextlib.suppress(ImportError):
                 importlib.import_module(name)
+        seals.cache_clear()
+        seals()
         gc.collect()
         gc.freeze()  # a collection in a forked process would copy every page that holds an object
         for worker in [w for w in self.workers.values() if not w.job]:  # forked without them
@@ -166,7 +192,7 @@ class Server:
                 return worker
         take, give = os.pipe()
         answers, reply = os.pipe() if scorer else (-1, -1)
-        serve = functools.partial(many_scorings, take, reply) if scorer else functools.partial(one_job, take)
+        serve = functools.partial(many_scorings, take, reply) if scorer else functools.partial(one_job, take, self.held)
         mine = [self.wake, self.bell, give, *([answers] if scorer else [])]
         pid = fork(serve, [*mine, *(d for w in self.workers.values() for d in w.descriptors)])
         os.close(take)
@@ -203,7 +229,7 @@ class Server:
 
     def _reap(self) -> None:
         while self.workers:
-            pid, status = os.waitpid(-1, os.WNOHANG)
+            pid, status, usage = os.wait4(-1, os.WNOHANG)
             if pid == 0:
                 return
             worker = self.workers.pop(pid, None)
@@ -214,7 +240,16 @@ class Server:
             for descriptor in worker.descriptors:
                 os.close(descriptor)
             if worker.job:
+                wall = time.monotonic() - worker.job.started
+                clock = {"wall_seconds": wall, "cpu_seconds": usage.ru_utime + usage.ru_stime}
+                worker.job.request |= {"clock": clock}
                 self._finished(worker.job, os.waitstatus_to_exitcode(status))
+
+    def _sweep(self) -> None:
+        """Kill the processes that runs have left behind by leaving their group, once a second."""
+        if time.monotonic() - self.swept > 1.0:
+            self.swept = time.monotonic()
+            _kill_adopted(set(self.workers))
 
     # ------------------------------------------------------------ ends of jobs
 
@@ -223,16 +258,24 @@ class Server:
         from suite.runner.execute import OUTCOME
 
         request = job.request
-        if job.kind == "run" and (job.verdict or (job.folder / OUTCOME).exists()):
-            if job.verdict:
-                status, _, message = job.verdict.partition(": ")
-                request |= {"do": "fail", "status": status, "message": message}
-            self._say("trained", id=request["id"])
-            self._score(request)
+        if job.kind == "run" and job.verdict:
+            status, _, message = job.verdict.partition(": ")
+            self._hand_on(request | {"status": status, "message": message}, "fail")
+        elif job.kind == "run" and os.path.lexists(job.folder / OUTCOME):
+            self._hand_on(request, "score")
         elif job.kind == "cost" and code == 0:
             self._say("done", id=request["id"])
         else:
             self._say("lost", id=request["id"], code=code, log=_tail(job.folder / "log"))
+
+    def _hand_on(self, request: dict[str, Any], do: str) -> None:
+        """Have a run that has ended settled: here, or by the server outside."""
+        if self.trains_only:
+            told = {k: request[k] for k in ("clock", "status", "message") if k in request}
+            self._say("trained", id=request["id"], do=do, told=told)
+        else:
+            self._say("trained", id=request["id"])
+            self._score(request | {"do": do})
 
     def _scored(self, job: Job, answer: dict[str, Any]) -> None:
         if "status" in answer:
@@ -267,6 +310,28 @@ def _kill_group(pid: int) -> None:
             kill(pid, signal.SIGKILL)
 
 
+def _kill_adopted(known: set[int]) -> bool:
+    """Kill this process's children that it did not start: a run's that left its process group and lost its parent."""
+    orphans = _children(os.getpid()) - known if sys.platform == "linux" else set()
+    for pid in orphans:
+        _kill_group(pid)
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(pid, os.WNOHANG)
+    return bool(orphans)
+
+
+def _children(parent: int) -> set[int]:
+    """Processes whose parent this is."""
+    found = set()
+    for entry in os.scandir("/proc"):
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError, IndexError, ValueError):
+                facts = Path(entry.path, "stat").read_text().rpartition(")")[2].split()
+                if int(facts[1]) == parent:
+                    found.add(int(entry.name))
+    return found
+
+
 def _resident(pid: int) -> int:
     """Resident bytes of a process; 0 where the system does not tell."""
     try:
@@ -297,7 +362,7 @@ def _warm() -> None:
     from suite.store.files import table_bytes
 
     table_bytes([])  # pyarrow imports pandas at its first table
-    for known in (registry, packages, environment, engine_hash, commit):
+    for known in (registry, packages, environment, engine_hash, commit, seals):
         known()
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.0)
     optimizer.zero_grad()
@@ -306,15 +371,21 @@ def _warm() -> None:
     gc.freeze()
 
 
-def main() -> None:
+def main(options: list[str]) -> None:
     from suite.runner.execute import one_thread
+    from suite.trust import sandbox
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the launcher decides what Ctrl-C means
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1)
+    trains_only, held = TRAINS_ONLY in options, HELD in options
+    if trains_only:
+        sandbox.shut()
     one_thread()
     _warm()
     with contextlib.suppress(BrokenPipeError):  # the launcher is gone
-        Server().serve()
+        Server(trains_only, held).serve()
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -52,10 +52,17 @@ def fork(serve: Callable[[], None], close: list[int]) -> int:
         os._exit(code)
 
 
-def one_job(pipe: int) -> None:
-    """Take one request from `pipe` and do it; output goes to the log of its folder."""
+def one_job(pipe: int, held: bool = False) -> None:
+    """Take one request from `pipe` and do it; output goes to the log of its folder.
+
+    Parameters
+    ----------
+    held : hold the process to writing into its run's folder.
+    """
     for request in _requests(pipe):
         _confine(request)
+        if held:
+            _hold(request)
         JOBS[request["do"]](request)
         return
 
@@ -107,35 +114,52 @@ def _confine(request: Request) -> None:
         resource.setrlimit(resource.RLIMIT_DATA, (ceiling, ceiling))
 
 
+def _hold(request: Request) -> None:
+    """Hold this process to its run's folder and checkpoint."""
+    from suite.trust import sandbox
+
+    own = [Path(request["folder"])]
+    if request.get("checkpoint"):
+        own.append(Path(request["checkpoint"]).parent)
+    os.environ["TMPDIR"] = str(own[0])
+    sandbox.hold(own, str(request.get("device", "cpu")))
+
+
 # ---------------------------------------------------------------- jobs
 
 
-def _train(request: Request) -> None:
+def _train(request: dict[str, Any]) -> None:
     from suite.runner.execute import execute
 
     kept = (Path(request["checkpoint"]), float(request["every"])) if request.get("checkpoint") else None
-    execute(RunSpec.from_json(request["spec"]), Path(request["folder"]), kept)
+    folder, masked = Path(request["folder"]), bool(request.get("masked"))
+    execute(RunSpec.from_json(request.pop("spec")), folder, kept, masked)  # a masked name is not left lying about
 
 
-def _cost(request: Request) -> None:
-    from suite.runner.cost import measure
+def _cost(request: dict[str, Any]) -> None:
+    from suite.runner.cost import guarded_measure
+    from suite.runner.pool import COST
     from suite.store.files import write_bytes
 
-    cost = measure(RunSpec.from_json(request["spec"]), request["seconds"], itself=request.get("itself", False))
-    write_bytes(Path(request["row"]), json.dumps(cost, sort_keys=True).encode())
+    cost = guarded_measure(RunSpec.from_json(request["spec"]), request["seconds"], request.get("itself", False))
+    write_bytes(Path(request["folder"]) / COST, json.dumps(cost, sort_keys=True).encode())
 
 
 def _settle(request: Request) -> str:
     from suite.runner.execute import settle
+    from suite.trust.scoring import Clock
 
-    return _store(request, settle(RunSpec.from_json(request["spec"]), Path(request["folder"]), request["extra"]))
+    spec, clock = RunSpec.from_json(request["spec"]), Clock(**request["clock"])
+    resumed = bool(request.get("checkpoint"))
+    return _store(request, settle(spec, Path(request["folder"]), request["extra"], clock, resumed))
 
 
 def _fail(request: Request) -> str:
     from suite.runner.execute import failed_row
 
     spec = RunSpec.from_json(request["spec"])
-    return _store(request, failed_row(spec, request["status"], request["message"], request["extra"]))
+    known = {**request.get("clock", {}), **request["extra"]}
+    return _store(request, failed_row(spec, request["status"], request["message"], known))
 
 
 def _store(request: Request, row: Mapping[str, Any]) -> str:
@@ -148,10 +172,10 @@ def _store(request: Request, row: Mapping[str, Any]) -> str:
     if row["status"] != "skipped":
         row_path(out, row["run_id"], "skipped").unlink(missing_ok=True)
     if request.get("checkpoint"):
-        Path(request["checkpoint"]).unlink(missing_ok=True)
+        shutil.rmtree(Path(request["checkpoint"]).parent, ignore_errors=True)
     shutil.rmtree(request["folder"], ignore_errors=True)
     return row["status"]
 
 
-JOBS: dict[str, Callable[[Request], None]] = {"run": _train, "cost": _cost}
-SCORINGS: dict[str, Callable[[Request], str]] = {"run": _settle, "fail": _fail}
+JOBS: dict[str, Callable[[dict[str, Any]], None]] = {"run": _train, "cost": _cost}
+SCORINGS: dict[str, Callable[[Request], str]] = {"score": _settle, "fail": _fail}

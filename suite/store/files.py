@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from suite.store.schema import RUNS, SchemaError, conform
+from suite.store.schema import RUNS, SELF_REPORTED, SchemaError, conform
 
 STALE_SECONDS = 24 * 3600.0  # a file of another machine's process that is older is taken for left behind
 
@@ -142,8 +142,8 @@ def read_file(path: Path) -> pa.Table:
 def read(folders: Path | str | Iterable[Path | str]) -> Read:
     """Every result below the folders: unified, one row per run id, problems named.
 
-    Rows of one run id agree by construction; of several, an ``ok`` row wins,
-    then the earliest to finish, then the first by content, so that the order
+    Rows of one run id agree by construction; of several, one that is more than
+    self-reported wins, then an ``ok`` row, then the earliest to finish, then the first by content, so that the order
     of folders does not matter.
     """
     paths = [folders] if isinstance(folders, Path | str) else list(folders)
@@ -172,9 +172,9 @@ def _unique(table: pa.Table) -> pa.Table:
     return table.sort_by(order)
 
 
-def _preference(table: pa.Table, i: int) -> tuple[bool, str, str]:
+def _preference(table: pa.Table, i: int) -> tuple[bool, bool, str, str]:
     (row,) = table.slice(i, 1).to_pylist()
-    return (row["status"] != "ok", str(row["finished_at"]), repr(row))
+    return (row["trust"] == SELF_REPORTED, row["status"] != "ok", str(row["finished_at"]), repr(row))
 
 
 def compact(source: Path, target: Path) -> list[Path]:

@@ -13,7 +13,15 @@ import pyarrow as pa
 
 SCHEMA_VERSION = 1
 STATUSES = ("ok", "diverged", "error", "oom", "timeout", "skipped")
+# What a row is worth to whoever reads the folder it lies in. Only reproduced rows are ranked.
+#   smoke          tier smoke: it shows that everything works and is no evidence
+#   self-reported  taken on somebody's word: of a submission that nobody has run again, or of a
+#                  process that trained and scored (`suite.run` in a notebook)
+#   reproduced     made by the workers of whoever publishes the folder, which train in one process
+#                  and score in another (`levelfield run`, `tune`, `reference`), or submitted and
+#                  agreeing with a rerun of a random part (`levelfield verify --into`)
 TRUST = ("smoke", "self-reported", "reproduced")
+SMOKE, SELF_REPORTED, FIRST_HAND = TRUST
 BUDGET_KINDS = ("steps", "seconds")
 
 CURVE_POINT = pa.struct(
@@ -69,6 +77,8 @@ _COLUMNS: tuple[tuple[str, pa.DataType, str], ...] = (
     ("train_seconds", pa.float64(), "training, evaluation and set-up left out"),
     ("eval_seconds", pa.float64(), "evaluation, not charged"),
     ("setup_seconds", pa.float64(), "data, model and warm-up, not charged"),
+    ("wall_seconds", pa.float64(), "life of the training process by the parent's clock"),
+    ("cpu_seconds", pa.float64(), "processor time of the training process, measured by the parent"),
     ("peak_bytes", pa.int64(), "peak memory beyond the process's start (device memory on CUDA)"),
     ("cost_ratio", pa.float64(), "step time over the reference's, interleaved on one machine"),
     ("cost_low", pa.float64(), "lower end of its 95% interval"),
@@ -80,7 +90,7 @@ _COLUMNS: tuple[tuple[str, pa.DataType, str], ...] = (
     ("engine_hash", pa.string(), "hash of the training engine's code"),
     ("commit", pa.string(), "commit of the project"),
     ("dirty", pa.bool_(), "whether the working tree differed from it"),
-    ("trust", pa.string(), "smoke, self-reported or reproduced"),
+    ("trust", pa.string(), "smoke, self-reported or reproduced; only reproduced rows are ranked"),
     ("started_at", pa.timestamp("ms", tz="UTC"), "start of the run"),
     ("finished_at", pa.timestamp("ms", tz="UTC"), "end of the run"),
     ("curve", pa.list_(CURVE_POINT), "evaluations on the validation split during the run"),

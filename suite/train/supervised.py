@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import sys
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -36,7 +37,11 @@ class Splits:
     test_x: Tensor
 
     def to(self, device: torch.device) -> Splits:
-        return Splits(*(t.to(device) for t in (self.train_x, self.train_y, self.val_x, self.val_y, self.test_x)))
+        return Splits(*(t.to(device) for t in vars(self).values()))
+
+    def alone(self) -> Splits:
+        """The same tensors, none of them a part of a larger one that may hold test answers as well."""
+        return Splits(*(t if _is_whole(t) else t.clone() for t in vars(self).values()))
 
 
 class SupervisedTask(Task):
@@ -77,7 +82,7 @@ class SupervisedWorkload(Workload):
         data = task.splits(context.tier)
         if task.channels_last:
             data = Splits(*(_channels_last(t) for t in vars(data).values()))
-        self.data = data.to(context.device)
+        self.data = data.to(context.device).alone()
         build = Build(context)
         model = build.finish(task.model(build, context.tier), lambda: self._calibration_inputs(data.train_x))
         if task.channels_last:
@@ -148,6 +153,13 @@ class SupervisedWorkload(Workload):
     def validate(self) -> dict[str, float]:
         return self.task.score({"logits": self._logits(self.data.val_x)}, self.data.val_y.cpu().numpy())
 
+    def forget(self) -> None:
+        """Empty the caches of the task's module, unless validation needs them again."""
+        if not hasattr(self.task, "validation_answers"):
+            for value in vars(sys.modules[type(self.task).__module__]).values():
+                if hasattr(value, "cache_clear"):
+                    value.cache_clear()
+
     def predict(self) -> dict[str, np.ndarray]:
         return {"logits": self._logits(self.data.test_x)}
 
@@ -159,6 +171,10 @@ class SupervisedWorkload(Workload):
 def first_of_each(classes: Tensor) -> Tensor:
     """Indices of the first example of each class that occurs in (n,) class indices, in the order of the classes."""
     return torch.stack([(classes == c).nonzero()[0, 0] for c in classes.unique()])
+
+
+def _is_whole(t: Tensor) -> bool:
+    return t.untyped_storage().nbytes() == t.numel() * t.element_size()
 
 
 def _channels_last(t: Tensor) -> Tensor:

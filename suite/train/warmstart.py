@@ -18,6 +18,7 @@ from safetensors.torch import save
 from torch import Tensor
 from torch.nn import functional
 
+from suite.seeds import ALIASES
 from suite.train.decode import completion_logits
 from suite.train.policy import Policy
 
@@ -98,7 +99,8 @@ def _ramp(progress: float) -> float:
 
 def file_of(task: RlvrTask) -> Path:
     """Where the task's warm start is shipped: folder ``warm`` beside the task's source."""
-    return Path(task.info.path).parent / "warm" / f"{task.warm_start.file or task.name}.safetensors"
+    name = task.warm_start.file or ALIASES.get(task.name, task.name)
+    return Path(task.info.path).parent / "warm" / f"{name}.safetensors"
 
 
 def rebuild(task: RlvrTask) -> str:

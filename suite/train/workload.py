@@ -107,6 +107,9 @@ class Workload(ABC):
     def predict(self) -> dict[str, np.ndarray]:
         """Predictions on the test inputs, to be scored where the answers are."""
 
+    def forget(self) -> None:  # noqa: B027 an optional hook
+        """Let go of what holds test answers beside the data that training needs; called before training."""
+
     def parts(self) -> dict[str, Any]:
         """Objects beside the model whose state changes during training, by name; for checkpoints."""
         return {}
