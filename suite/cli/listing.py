@@ -139,7 +139,7 @@ def _show_task(task: suite.TaskInfo, json: bool) -> None:
 
 def _noise(noise: suite.Noise) -> str:
     worth = "" if noise.per_doubling is None else f"; a doubling of the budget is worth {noise.per_doubling:g}"
-    return f"sd {noise.sd:g} over {noise.n} seeds{worth}; 5 paired seeds show {noise.detectable(5):.2g}"
+    return f"sd {noise.sd:g} over {noise.n} seeds{worth}"
 
 
 def _print_facts(facts: dict[str, Any]) -> None:
