@@ -51,6 +51,7 @@ def row_penalty(weights: Tensor, seen: Tensor, margin: float) -> Tensor:
     families=("language", "rlvr"),
     confidence="partly",
     surrogate=True,
+    vmap=False,
 )
 class ReluFormer(Mixer):
     """Weights ReLU(q·k/√d)/(γ·√(n/2)) with n keys in sight, a learnt γ per head and penalties on their rows.

@@ -119,6 +119,7 @@ def installed(model: nn.Module, trunk: Trunk) -> Trunk:
     families=("vision",),
     confidence="verified",
     stochastic=True,
+    vmap=False,
 )
 def mip_hypernet(model: nn.Module, *, rate: float = 0.5, at: float = 0.5) -> None:
     """Weights θ0 + h(cos πz/2, sin πz/2) of a hypernetwork h: one model for all dropout rates, z of each step random.
@@ -146,6 +147,7 @@ def mip_hypernet(model: nn.Module, *, rate: float = 0.5, at: float = 0.5) -> Non
     families=("vision",),
     system="mip-hypernet",
     stochastic=True,
+    vmap=False,
 )
 def hypernet_plain(model: nn.Module, *, rate: float = 0.5, at: float = 0.5) -> None:
     """Weights h(z) of a hypernetwork, without encoding or learnt base: the control of `mip-hypernet`."""

@@ -55,6 +55,7 @@ def unnormalised(model: nn.Module) -> Iterator[nn.Module]:
     space={"head": Choice(False, True)},
     families=("vision", "language"),
     confidence="partly",
+    vmap=False,
 )
 def nap(model: nn.Module, *, head: bool = True) -> None:
     """Normalise and project: after each update W ← ρ·W/‖W‖_F, ρ its norm at the start; every activation normalised.

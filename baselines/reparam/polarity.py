@@ -41,6 +41,7 @@ class FixedSigns(Constraint):
     families=("vision",),
     system="polarity",
     confidence="verified",
+    vmap=False,
 )
 def polarity_random(model: nn.Module, *, size: float = 1e-3) -> None:
     """Every weight keeps the sign that it drew at the start: one that crosses 0 is reset to U(0, 1e-3) of its sign.

@@ -51,6 +51,7 @@ class TargetSpread(Constraint):
     },
     families=("language",),
     confidence="verified",
+    vmap=False,
 )
 def target_variance_rescaling(
     model: nn.Module, *, target: float = 0.02, every: int = 50, ratio: float = 1.2, by_depth: bool = False

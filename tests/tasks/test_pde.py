@@ -165,6 +165,14 @@ def test_a_network_without_second_derivatives_trains_and_fails_honestly(name):
     assert metrics["success"] == 0.0
 
 
+@pytest.mark.parametrize("name", TASKS)
+def test_a_run_with_a_piecewise_linear_activation_ends_as_a_result(name):
+    """Whatever the equation's order: a status and a score, no exception."""
+    result = suite.run(name, "relu", tier="smoke", seed=0, budget=4)
+    assert result.status == "ok", result.message
+    assert math.isfinite(result.metrics["log10_l2re"])
+
+
 @pytest.mark.parametrize("name", ["wave", "helmholtz", "kovasznay", "poisson-10"])
 def test_taylor_mode_is_used_where_the_network_allows_it(name):
     assert workload(name).problem.taylor

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 
 import mpmath
 import numpy as np
@@ -14,7 +15,7 @@ import suite
 from suite.registry import registry
 from suite.train.derivatives import Field
 from suite.train.pinn import Condition, PdeTask
-from tasks.pde import allen_cahn, burgers, navier_stokes
+from tasks.pde import allen_cahn, burgers, kdv, kuramoto_sivashinsky, navier_stokes
 from tasks.pde.spectral import Periodic, etdrk4, grid, solve
 
 TASKS = [task.name for task in suite.tasks(family="pde")]
@@ -236,6 +237,95 @@ def test_allen_cahn_reference_error_covers_its_refinement():
     points = task.domain.uniform(4000, torch.Generator().manual_seed(3)).double().numpy()
     fine, stated = finer(points), task.solution(points)
     assert np.linalg.norm(stated - fine) / np.linalg.norm(fine) < task.reference_error
+
+
+@pytest.mark.parametrize(
+    ("name", "equation", "sizes"),
+    [
+        ("kdv", kdv.EQUATION, {"modes": 768, "steps": 2400, "frames": 401, "keep": 768}),
+        (
+            "kuramoto-sivashinsky",
+            kuramoto_sivashinsky.EQUATION,
+            {"modes": 768, "steps": 12000, "frames": 601, "keep": 768},
+        ),
+    ],
+    ids=["kdv", "kuramoto-sivashinsky"],
+)
+def test_reference_error_is_what_refinement_in_space_and_time_changes_to_its_one_digit(name, equation, sizes):
+    task, finer = make(name), solve(equation, **sizes)
+    points = task.domain.uniform(4000, torch.Generator().manual_seed(3)).double().numpy()
+    fine = finer(points)
+    error = np.linalg.norm(task.solution(points) - fine) / np.linalg.norm(fine)
+    assert float(f"{error:.0e}") <= task.reference_error
+
+
+def difference(u: np.ndarray, spacing: float, order: int, reach: int) -> np.ndarray:
+    """Derivative of a periodic grid function by central differences over `reach` points on each side."""
+    powers = np.vander(np.arange(-reach, reach + 1).astype(float), increasing=True).T
+    goal = np.zeros(2 * reach + 1)
+    goal[order] = math.factorial(order)
+    weights = np.linalg.solve(powers, goal)
+    around = np.concatenate([u[-reach:], u, u[:reach]])
+    return np.convolve(around, weights[::-1], "valid") / spacing**order
+
+
+def by_differences(slope, start: np.ndarray, steps: int) -> np.ndarray:
+    """Solution of u' = slope(u) at t = 0, 1/4, ..., 1 by the classical Runge-Kutta method, (5, places)."""
+    u, h, found = start, 1 / steps, [start]
+    for step in range(1, steps + 1):
+        a = slope(u)
+        b = slope(u + h / 2 * a)
+        c = slope(u + h / 2 * b)
+        u = u + h / 6 * (a + 2 * b + 2 * c + slope(u + h * c))
+        if step % (steps // 4) == 0:
+            found.append(u)
+    return np.stack(found)
+
+
+def distance_from_reference(name: str, x: np.ndarray, found: np.ndarray) -> float:
+    """Relative L2 distance of values (5, places) from the task's reference."""
+    points = np.stack([np.tile(x, 5), np.repeat(np.linspace(0, 1, 5), len(x))], axis=1)
+    truth = make(name).solution(points).reshape(found.shape)
+    return float(np.linalg.norm(found - truth) / np.linalg.norm(truth))
+
+
+def test_allen_cahn_reference_is_the_solution_by_finite_differences():
+    x, h = np.linspace(-1, 1, 1025)[:-1], 2 / 1024
+    found = by_differences(
+        lambda u: 1e-4 * difference(u, h, 2, 2) + 5 * u - 5 * u**3, x**2 * np.cos(np.pi * x), steps=500
+    )
+    assert distance_from_reference("allen-cahn", x, found) < 1e-5
+
+
+def test_kdv_reference_is_the_solution_by_finite_differences():
+    x, h = np.linspace(-1, 1, 161)[:-1], 2 / 160
+    found = by_differences(
+        lambda u: -0.5 * difference(u * u, h, 1, 5) - 0.0025 * difference(u, h, 3, 5), np.cos(np.pi * x), steps=5200
+    )
+    assert distance_from_reference("kdv", x, found) < 1e-5
+
+
+def test_burgers_reference_is_the_solution_by_finite_differences():
+    """In conservation form, with 5 points across the shock's width of 0.01."""
+    x, h = np.linspace(-1, 1, 1025)[:-1], 2 / 1024
+    found = by_differences(
+        lambda u: -0.5 * difference(u * u, h, 1, 4) + 0.01 / np.pi * difference(u, h, 2, 4), -np.sin(np.pi * x), 3200
+    )
+    assert distance_from_reference("burgers", x, found) < 1e-5
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_solution_is_finite_on_the_whole_closed_domain(name):
+    domain = make(name).domain
+    if domain.dims > 2:
+        points = np.stack([np.array(domain.lows), np.array(domain.highs)])
+        points = points[domain.contains(points)]  # the corners of a ball's box are outside
+        points = np.concatenate([points, np.zeros((1, domain.dims))])
+    else:
+        points = domain.grid(*[7] * domain.dims)
+    values = make(name).solution(points)
+    assert len(values) == len(points)
+    assert np.isfinite(values).all()
 
 
 class TestCavity:
