@@ -85,7 +85,7 @@ def fixed(value: float, places: int | None, sign: bool = False) -> str:
     if value == 0:
         return "0"
     text = f"{abs(value):.{places}f}" if places is not None else number(abs(value), 3)
-    if float(text) == 0:
+    if float(text.replace(MINUS, "-")) == 0:
         return text
     return (MINUS if value < 0 else "+" if sign else "") + text
 

@@ -274,6 +274,8 @@ def test_plain_numbers_have_a_real_minus_and_no_powers_where_it_can_be(value: fl
 def test_small_texts() -> None:
     assert [factor(x) for x in (1.0, 0.876, 12.34, NAN)] == ["1.00×", "0.88×", "12.3×", "–"]
     assert fixed(-0.0004, 2) == "0.00"
+    assert fixed(-1.09e-6, None, sign=True) == "−1.09e−06"
+    assert fixed(2.5e-7, None, sign=True) == "+2.5e−07"
     assert listing(["a", "b", "c"]) == "a, b and c"
     assert listing(map(str, range(20)), 3) == "0, 1 and 18 more"
     assert [seed_words(s) for s in ([0, 1, 2], [4], [0, 2])] == ["3", "4,", "0,2"]
