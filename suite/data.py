@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 
 from suite import cache
+from suite.registry import UnknownName
 
 ROOT_VARIABLE = "LEVELFIELD_DATA"
 HUB = "https://huggingface.co"
@@ -157,10 +158,10 @@ def dataset(name: str) -> DataSet:
 
     Raises
     ------
-    LookupError : no such data set.
+    UnknownName : no such data set.
     """
     if name not in DATASETS:
-        raise LookupError(f"no data set named {name!r}; there are: {', '.join(DATASETS)}")
+        raise UnknownName(f"no data set named {name!r}; there are: {', '.join(DATASETS)}")
     return DATASETS[name]
 
 
