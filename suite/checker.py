@@ -18,8 +18,9 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from types import FrameType
-from typing import Any, ClassVar
+from typing import Any
 
 from suite.registry import Method, registry
 from suite.trust.sandbox import OFF, Sandbox, hold
@@ -61,14 +62,14 @@ def check_contracts(method: str, seconds: float = TIME_LIMIT, sandbox: Sandbox =
     A method that hangs, dies or takes all memory gives a finding; the caller
     is not harmed.
     """
-    command = [sys.executable, "-m", "suite.checker", method, *(["--hold"] if sandbox.landlock else [])]
-    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+    with tempfile.TemporaryDirectory() as own, tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        command = [sys.executable, "-m", "suite.checker", method, *([own] if sandbox.landlock else [])]
         process = subprocess.Popen(
-            sandbox.command(command),
+            sandbox.command(command, [Path(own)]),
             stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=err,
-            env=sandbox.environment({**os.environ, "OMP_NUM_THREADS": "1"}),
+            env={**sandbox.environment({**os.environ, "OMP_NUM_THREADS": "1"}), "TMPDIR": own},
             start_new_session=True,
         )
         try:
@@ -85,14 +86,14 @@ def check_contracts(method: str, seconds: float = TIME_LIMIT, sandbox: Sandbox =
     findings = [Finding(e["name"], e["verdict"], e["message"]) for e in events if "verdict" in e]
     last = events[-1] if events else {"name": "import"}
     if "end" not in last:
-        full = size >= OUTPUT_LIMIT or code == -signal.SIGXFSZ or "File too large" in tail
-        findings.append(
-            Finding(last["name"], "output", _TOO_LONG) if full else _stopped(last["name"], code, tail, seconds)
-        )
+        full = size >= OUTPUT_LIMIT or code == -signal.SIGXFSZ
+        findings.append(_stopped(last["name"], code, "File too large" if full else tail, seconds))
     return findings
 
 
 def _stopped(name: str, code: int | None, tail: str, seconds: float) -> Finding:
+    if "File too large" in tail:
+        return Finding(name, "output", _TOO_LONG)
     if code is None:
         return Finding(name, "timeout", f"did not finish within {seconds:g} s; does it loop or wait for something?")
     if "MemoryError" in tail or "can't allocate memory" in tail:
@@ -138,35 +139,43 @@ def _outcomes(name: str, say: Callable[..., None]) -> Iterator[Finding]:
             yield watch.finding(contract.__name__) or Finding(contract.__name__, "passed")
 
 
+_WATCHED = {
+    **dict.fromkeys(("socket.__new__", "socket.connect", "socket.bind", "socket.getaddrinfo"), NETWORK),
+    **dict.fromkeys(("subprocess.Popen", "os.system", "os.exec", "os.fork", "os.posix_spawn"), FORBIDDEN),
+    **dict.fromkeys(("gc.get_objects", "gc.get_referrers", "gc.get_referents", "ctypes.dlopen"), FORBIDDEN),
+    **dict.fromkeys(("os.putenv", "os.unsetenv", "os.remove", "os.rename", "os.mkdir", "open"), FORBIDDEN),
+}
+_STANDARD = (os.path.dirname(os.__file__) + os.sep, "<frozen ")
+
+
 class Watch:
     """An audit hook that stops what a method's own file may not do, however its source hides it.
+
+    What a library does on the method's behalf is the library's.
 
     Parameters
     ----------
     path : the method's file.
     """
 
-    EVENTS: ClassVar[dict[str, str]] = {
-        **dict.fromkeys(("socket.__new__", "socket.connect", "socket.bind", "socket.getaddrinfo"), NETWORK),
-        **dict.fromkeys(("subprocess.Popen", "os.system", "os.exec", "os.fork", "os.posix_spawn"), FORBIDDEN),
-        **dict.fromkeys(("gc.get_objects", "gc.get_referrers", "gc.get_referents", "ctypes.dlopen"), FORBIDDEN),
-        **dict.fromkeys(("os.putenv", "os.unsetenv", "os.remove", "os.rename", "os.mkdir", "open"), FORBIDDEN),
-    }
-
     def __init__(self, path: str) -> None:
         self.path, self.seen = path, ("", "")
 
     def __call__(self, event: str, arguments: tuple[Any, ...]) -> None:
-        kind = self.EVENTS.get(event)
+        kind = _WATCHED.get(event)
         if kind is None or (event == "open" and not _writes(arguments)) or not self._mine(sys._getframe(1)):
             return
         self.seen = (kind, f"{'opens a socket' if kind == NETWORK else 'reaches out of the method'} ({event})")
         raise PermissionError(self.seen[1])
 
     def _mine(self, frame: FrameType | None) -> bool:
+        """Whether the nearest caller outside the standard library is the method."""
         while frame is not None:
-            if frame.f_code.co_filename == self.path:
+            name = frame.f_code.co_filename
+            if name == self.path:
                 return True
+            if "site-packages" in name or not name.startswith(_STANDARD):
+                return False
             frame = frame.f_back
         return False
 
@@ -183,12 +192,13 @@ def _writes(arguments: tuple[Any, ...]) -> bool:
     return bool((flags or 0) & (os.O_WRONLY | os.O_RDWR | os.O_CREAT))
 
 
-def main(name: str, options: list[str]) -> None:
+def main(name: str, folder: str = "") -> None:
+    """Run the contracts of one method; may write below `folder` alone, where one is given."""
     if sys.platform == "linux":
         resource.setrlimit(resource.RLIMIT_DATA, (MEMORY_LIMIT, MEMORY_LIMIT))
     resource.setrlimit(resource.RLIMIT_FSIZE, (OUTPUT_LIMIT, OUTPUT_LIMIT))
-    if "--hold" in options:
-        hold([])
+    if folder:
+        hold([Path(folder)])
     events = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # what the method prints does not mix with the findings
 
@@ -203,4 +213,4 @@ def main(name: str, options: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2:])
+    main(*sys.argv[1:])

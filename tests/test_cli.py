@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 
 import suite
-from suite.cli import new
 from suite.cli.run import parse_seeds, parse_settings, split
+from suite.cli.scaffold import TEMPLATES
 from suite.registry import RegistryError, scan
 from suite.runner.spec import RunSpec
 from suite.store.files import read, write_bytes
+from suite.trust.static import check_method
 
 Levelfield = Callable[..., tuple[int, str, str]]
 
@@ -338,11 +339,12 @@ def test_a_method_is_one_file_of_fifteen_lines(entry: Callable[..., Path]) -> No
     assert result.status == "ok", result.message
 
 
-@pytest.mark.parametrize("slot", new._TEMPLATES)
+@pytest.mark.parametrize("slot", TEMPLATES)
 @pytest.mark.parametrize("name", ["my-first", "3d-thing", "lambda"])
 def test_a_new_file_is_a_method_that_works_already(
     slot: str, name: str, levelfield: Levelfield, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from suite.cli.check import smoke_tasks
     from suite.contract import contracts
 
     code, out, _ = levelfield("new", slot, name, "--folder", tmp_path)
@@ -354,6 +356,10 @@ def test_a_new_file_is_a_method_that_works_already(
     method = suite.method(name)
     for contract in contracts(method):
         contract(method)
+    assert check_method(method) == []
+    if name == "my-first":
+        result = suite.run(smoke_tasks(method)[0].name, name, tier="smoke")
+        assert result.status == "ok", result.message
     again, _, err = levelfield("new", slot, name, "--folder", tmp_path)
     assert again == 2
     assert "is taken" in err or "is there already" in err
@@ -367,16 +373,15 @@ def test_a_file_that_is_there_is_not_written_over(levelfield: Levelfield, tmp_pa
     assert (tmp_path / "my_act.py").read_text() == "mine"
 
 
-def test_every_slot_has_a_template_or_says_so(levelfield: Levelfield, tmp_path: Path) -> None:
-    for slot in suite.SLOTS:
-        code, _, err = levelfield("new", slot, "my-thing", "--folder", tmp_path)
-        assert code == 0 or f"no template for slot {slot!r} yet; signature: factory(" in err
-        for file in tmp_path.iterdir():
-            file.unlink()
+def test_every_slot_has_a_template(levelfield: Levelfield, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert set(TEMPLATES) == set(suite.SLOTS)
+    monkeypatch.delitem(TEMPLATES, "norm")
+    code, _, err = levelfield("new", "norm", "my-thing", "--folder", tmp_path)
+    assert (code, "no template for slot 'norm' yet; signature: factory(features, **hp)" in err) == (2, True)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("slot", new._TEMPLATES)
+@pytest.mark.parametrize("slot", TEMPLATES)
 def test_a_new_file_passes_the_check_as_it_is(slot: str, levelfield: Levelfield, tmp_path: Path) -> None:
     levelfield("new", slot, "my-first", "--folder", tmp_path)
     code, out, err = levelfield("check", tmp_path / "my_first.py")
