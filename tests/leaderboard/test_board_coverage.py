@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
+from markupsafe import escape
 from test_board_model import golden, read_of
 
 from leaderboard.coverage import ON_BOARD, REGISTERED, WAITING, CoverageError, coverage, parse, systems, unlisted
@@ -31,7 +32,7 @@ def test_a_waiting_system_says_what_it_waits_for(page: str) -> None:
         if c.state == WAITING:
             assert c.why
             row = f'<tr id="{c.system.id}"><th scope="row">{c.system.id}</th>'
-            assert f'{row}<td class="state waiting">waiting: {c.why}<' in page
+            assert f'{row}<td class="state waiting">waiting: {escape(c.why)}<' in page
 
 
 def test_every_registered_method_is_counted_once() -> None:
