@@ -314,4 +314,18 @@ class {cls}(DataMethod):
     def subset(self, inputs: Tensor, targets: Tensor | None, generator: torch.Generator) -> Tensor:
         return torch.arange(0, len(inputs), 2)
 ''',
+    "architecture": '''from torch import nn
+
+from suite import Paper, architecture
+from suite.train.build import Build, Interface
+
+
+@architecture("{name}", paper=Paper("title of the paper", arxiv="0000.00000"))
+def {function}(build: Build, interface: Interface) -> nn.Module:
+    """State the network here; this one is the task's own.
+
+    `interface` says what goes in and comes out; norms, activations, blocks and the head come from `build`.
+    """
+    return interface.own()
+''',
 }
