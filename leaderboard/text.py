@@ -40,6 +40,8 @@ SLOT_WORDS = {
     "sampler": SlotWords("Collocation samplers", "Where a physics-informed network is asked to satisfy its equation."),
     "pde-method": SlotWords("PDE methods", "How equation and boundary conditions become one training loss."),
     "objective": SlotWords("RLVR objectives", "How verified answers become a policy gradient."),
+    "offline-objective": SlotWords("Offline objectives", "What is learnt from a fixed set of right and wrong answers."),
+    "data": SlotWords("Data", "Which examples are trained on, and how their answers are judged."),
 }  # fmt: skip
 
 TIER_WORDS = {

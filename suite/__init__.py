@@ -39,6 +39,8 @@ loss = decorator_for("loss")
 sampler = decorator_for("sampler")
 pde_method = decorator_for("pde-method")
 objective = decorator_for("objective")
+data_method = decorator_for("data")
+offline_objective = decorator_for("offline-objective")
 define_task = decorator_for("task")
 
 
@@ -78,8 +80,8 @@ def __getattr__(name: str) -> Any:
 
 __all__ = [
     "SLOTS", "Choice", "IntUniform", "LogUniform", "Method", "Metric", "Noise", "Paper", "RegistryError",
-    "TaskInfo", "Tier", "Uniform", "UnknownName", "activation", "attention", "averaging", "block", "define_task",
-    "gradient", "init", "load_curves", "load_results", "loss", "method", "methods", "norm", "objective", "optimizer",
-    "pde_method", "registry", "regularizer", "reparam", "run", "sampler", "schedule", "task",
-    "tasks",
+    "TaskInfo", "Tier", "Uniform", "UnknownName", "activation", "attention", "averaging", "block", "data_method",
+    "define_task", "gradient", "init", "load_curves", "load_results", "loss", "method", "methods", "norm", "objective",
+    "offline_objective", "optimizer", "pde_method", "registry", "regularizer", "reparam", "run", "sampler", "schedule",
+    "task", "tasks",
 ]  # fmt: skip

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from suite.registry import Method
+from suite.train.objective import Rollouts
 from suite.train.roles import param_groups
 
 
@@ -294,6 +295,35 @@ def init_fills(method: Method) -> None:
     _need(torch.equal(results[0], results[1]), "draws from elsewhere than the given generator")
 
 
+# ---------------------------------------------------------------- objectives
+
+
+def objective_reads_only_what_was_generated(method: Method) -> None:
+    """A finite scalar whose gradient is finite, and 0 where no token was generated, whatever stands there."""
+    objective = method.make()
+    batch, logp, entropy = _rollouts()
+    logp = logp.requires_grad_()
+    more = (entropy,) if getattr(objective, "needs_entropy", False) else ()
+    value = objective.loss(batch, logp, *more)
+    _need(value.ndim == 0, f"gives shape {tuple(value.shape)}, not a scalar")
+    (gradient,) = torch.autograd.grad(value, logp)
+    finite = bool(value.isfinite()) and bool(gradient.isfinite().all())
+    _need(finite, "or its gradient is not finite on two prompts of four completions; NaN stands off the mask")
+    _need(not bool(gradient[~batch.mask].any()), "has a gradient where the policy generated nothing; use the mask")
+
+
+def _rollouts() -> tuple[Rollouts, Tensor, Tensor]:
+    """Two prompts with right and wrong completions of several lengths, log-probabilities and entropies."""
+    generator = torch.Generator().manual_seed(0)
+    mask = torch.arange(5) < torch.tensor([5, 3, 1, 4, 2, 2, 5, 3])[:, None]
+    old, change, entropy = (torch.rand(8, 5, generator=generator).masked_fill(~mask, math.nan) for _ in range(3))
+    completions = torch.randint(1, 4, (8, 5), generator=generator).masked_fill(~mask, 0)
+    rewards = torch.tensor([[1.0, 0.0, 0.0, 1.0], [0.0, 0.0, 0.0, 1.0]])
+    prompts = torch.ones(2, 3, dtype=torch.long)
+    batch = Rollouts(rewards, mask, -old, prompts, completions, reference_logp=-old)
+    return batch, -old + 0.3 * (change - 0.5), entropy
+
+
 _BY_SLOT: dict[str, list[Contract]] = {
     "activation": [
         keeps_shape_and_dtype, leaves_input_alone, finite_where_finite, deterministic_in_eval, state_round_trips,
@@ -307,6 +337,8 @@ _BY_SLOT: dict[str, list[Contract]] = {
     "loss": [loss_is_a_mean],
     "norm": [norm_keeps_shape],
     "init": [init_fills],
+    "objective": [objective_reads_only_what_was_generated],
+    "offline-objective": [objective_reads_only_what_was_generated],
 }  # fmt: skip
 
 

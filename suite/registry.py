@@ -34,7 +34,7 @@ from suite.space import Choice, Domain, IntUniform, LogUniform, Uniform
 ENTRY_VARIABLE = "LEVELFIELD_ENTRY"
 ENTRY_POINT_GROUP = "levelfield.entries"
 _CALLABLES = {**FACTS, **{c.__name__: c for c in (Uniform, LogUniform, IntUniform, Choice)}}
-_DECORATORS = {slot.replace("-", "_"): slot for slot in SLOTS} | {"define_task": "task"}
+_DECORATORS = {slot.decorator: name for name, slot in SLOTS.items()} | {"define_task": "task"}
 _CACHE_VERSION = 1
 
 
@@ -256,7 +256,7 @@ def decorator_for(slot: str) -> Callable[..., Callable[[Any], Any]]:
 
         return register
 
-    decorate.__name__ = slot.replace("-", "_")
+    decorate.__name__ = SLOTS[slot].decorator if slot in SLOTS else slot
     decorate.__doc__ = f"Register {'a task' if slot == 'task' else f'a method of slot {slot!r}'}; see suite.registry."
     return decorate
 

@@ -20,12 +20,19 @@ class Slot:
     summary : what the slot decides.
     bound : True where `Method.make(**hp)` binds the hyper-parameters and returns the
         function itself (schedules, losses, inits) instead of calling the factory.
+    word : name of its decorator where that isn't the slot's own with "_" for "-".
     """
 
     name: str
     signature: str
     summary: str
     bound: bool = False
+    word: str = ""
+
+    @property
+    def decorator(self) -> str:
+        """Name of the decorator in `suite` that registers its methods."""
+        return self.word or self.name.replace("-", "_")
 
 
 _ALL = (
@@ -109,6 +116,17 @@ _ALL = (
         "objective",
         "factory(**hp) -> suite.train.rlvr.Objective",
         "turns groups of verified responses into a policy loss",
+    ),
+    Slot(
+        "offline-objective",
+        "factory(**hp) -> suite.train.offline.OfflineObjective",
+        "turns a fixed set of verified traces, right and wrong ones, into a policy loss",
+    ),
+    Slot(
+        "data",
+        "factory(**hp) -> suite.train.data.DataMethod",
+        "which examples are trained on and what is said about them; evaluation never passes through it",
+        word="data_method",
     ),
 )
 SLOTS: dict[str, Slot] = {slot.name: slot for slot in _ALL}

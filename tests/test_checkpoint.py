@@ -20,6 +20,7 @@ RUNS = [
     RunSpec("markov-gpt", "muon", "smoke"),
     RunSpec("kovasznay", "r3", "smoke"),
     RunSpec("add2-rlvr", "ngrpo", "smoke"),
+    RunSpec("add2-offline", "dpo", "smoke"),
 ]
 
 

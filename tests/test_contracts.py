@@ -99,11 +99,11 @@ GAINS = {
     "burgers": 0.3, "cavity": 0.3, "convection": 0.08, "convection-30": 0.06, "highfreq-poisson": 0.3, "kdv": 0.1,
     "kovasznay": 0.4, "poisson-5": 1.0, "poisson-10": 1.0, "poisson-100": 0.7, "reaction-3": 0.8,
     "sine-gordon-100": 1.0, "wave": 0.08,
-    "add2-rlvr": 0.05, "countdown3-rlvr": 0.1, "parity12-rlvr": 0.4, "sort6-rlvr": 0.15,
+    "add2-offline": 0.2, "add2-rlvr": 0.05, "countdown3-rlvr": 0.1, "parity12-rlvr": 0.4, "sort6-rlvr": 0.15,
 }  # fmt: skip
 BUDGETS = {
-    "shapes-cnn": 60, "shapes-vit": 300, "add2-rlvr": 80_000, "countdown3-rlvr": 250_000, "parity12-rlvr": 80_000,
-    "sort6-rlvr": 80_000,
+    "shapes-cnn": 60, "shapes-vit": 300, "add2-offline": 120, "add2-rlvr": 80_000, "countdown3-rlvr": 250_000,
+    "parity12-rlvr": 80_000, "sort6-rlvr": 80_000,
 }  # fmt: skip
 # Where the score moves late (memorising first, stiff equations): the factor by which the training loss falls.
 FALLS = {

@@ -283,7 +283,7 @@ def test_methods_are_listed_by_slot_then_name() -> None:
 
 def test_the_decorators_of_the_public_interface_are_the_slots() -> None:
     for slot in suite.SLOTS:
-        assert callable(getattr(suite, slot.replace("-", "_"))), slot
+        assert callable(getattr(suite, suite.SLOTS[slot].decorator)), slot
 
 
 # ---------------------------------------------------------------- entry files and entry points

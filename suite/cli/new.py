@@ -98,6 +98,34 @@ class {cls}(Objective):
     def advantages(self, rewards: Tensor, batch=None) -> Tensor:
         return rewards - rewards.mean(dim=1, keepdim=True)
 ''',
+    "offline-objective": '''from torch import Tensor
+
+from suite import Paper, offline_objective
+from suite.train.objective import Rollouts
+from suite.train.offline import OfflineObjective, summed
+
+
+@offline_objective("{name}", paper=Paper("title of the paper", arxiv="0000.00000"))
+class {cls}(OfflineObjective):
+    """State the loss here; this one is -r log p of whole traces, mean over traces."""
+
+    def trace_loss(self, batch: Rollouts, logp: Tensor) -> Tensor:
+        return -(batch.rewards * summed(batch, logp)).mean()
+''',
+    "data": '''import torch
+from torch import Tensor
+
+from suite import Paper, data_method
+from suite.train.data import DataMethod
+
+
+@data_method("{name}", paper=Paper("title of the paper", arxiv="0000.00000"))
+class {cls}(DataMethod):
+    """State what is kept here; this is every other training example."""
+
+    def subset(self, inputs: Tensor, targets: Tensor | None, generator: torch.Generator) -> Tensor:
+        return torch.arange(0, len(inputs), 2)
+''',
     "sampler": '''from torch import Tensor
 
 from suite import Paper, sampler

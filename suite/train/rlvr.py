@@ -18,6 +18,7 @@ from suite import cache
 from suite.facts import Tier
 from suite.seeds import seed_for
 from suite.train import warmstart
+from suite.train.data import DataMethod
 from suite.train.decode import Sampled, completion_logits, sample, token_entropy, token_logp
 from suite.train.objective import Objective, Rollouts, mixed
 from suite.train.policy import END, Policy
@@ -36,7 +37,7 @@ class RlvrTask(Task):
 
     The warm start's weights belong to one architecture, so these tasks declare
     only slots that leave the model as it is: objective, optimizer, gradient,
-    schedule, averaging and regularizer.
+    schedule, averaging, regularizer and data.
 
     Token 0 ends a completion and fills what follows; token i is
     ``alphabet[i - 1]``. All prompts of a task have one length. A prompt's split
@@ -183,8 +184,8 @@ class RlvrTask(Task):
 
     def verified(self, prompts: np.ndarray, completions: np.ndarray) -> np.ndarray:
         """(n, k) bool of (n, k, limit) completions."""
-        n, k, _ = completions.shape
-        flat = np.ascontiguousarray(completions).reshape(n * k, -1)
+        n, k, width = completions.shape
+        flat = np.ascontiguousarray(completions).reshape(n * k, width)
         return self.verify(np.repeat(prompts, k, axis=0), flat).reshape(n, k)
 
 
@@ -194,7 +195,8 @@ def _hash(text: str) -> int:
 
 def grouped(tokens: Tensor, prompts: int) -> np.ndarray:
     """(P * G, T) tokens as a (P, G, T) uint8 array."""
-    return tokens.cpu().numpy().astype(np.uint8).reshape(prompts, -1, tokens.shape[1])
+    samples = len(tokens) // max(prompts, 1)
+    return tokens.cpu().numpy().astype(np.uint8).reshape(prompts, samples, tokens.shape[1])
 
 
 def pass_at_k(right: np.ndarray, k: int) -> float:
@@ -221,13 +223,27 @@ def pass_at_k(right: np.ndarray, k: int) -> float:
 
 
 class PolicyWorkload(Workload):
-    """A policy that starts from the task's warm start, with its evaluation; training is the subclass's."""
+    """A policy that starts from the task's warm start, with its evaluation; training is the subclass's.
+
+    What training sees goes through the recipe's slot ``data``: `training_prompts`
+    and `training_rewards`. Evaluation does not.
+    """
 
     def __init__(self, task: RlvrTask, context: Context) -> None:
         self.task, self.context = task, context
         self.sizes: Mapping[str, Any] = context.tier.sizes
+        self.data: DataMethod = context.recipe["data"].make() if "data" in context.recipe else DataMethod()
+        self.data_stream = context.generator("data")
         self.model: Policy = task.policy().to(context.device)
         self.reference = self.frozen_start()
+
+    def training_subset(self, prompts: Tensor) -> Tensor:
+        """Indices of the (n, S) training prompts that the data method keeps."""
+        return self.data.subset(prompts, None, self.data_stream)
+
+    def training_rewards(self, verified: Tensor) -> Tensor:
+        """The rewards that training sees of (P, G) verified ones."""
+        return self.data.rewards(verified, self.data_stream)
 
     def since_last(self) -> dict[str, float]:
         """Measurements of training since they were last asked for."""
@@ -321,7 +337,8 @@ class RlvrWorkload(PolicyWorkload):
         super().__init__(task, context)
         self.objective: Objective = context.recipe["objective"].make()
         self.sampler = self.frozen_start()
-        self.train_prompts = task.prompts("train")
+        every = task.prompts("train")
+        self.train_prompts = every[self.training_subset(every)]
         self.order_stream = context.generator("order")
         self.rollout_stream = context.generator("rollout")
         self.order = torch.empty(0, dtype=torch.long)
@@ -355,7 +372,7 @@ class RlvrWorkload(PolicyWorkload):
         prompts, samples = self.train_prompts[:pool].to(device), int(self.sizes["samples"])
         drawn = sample(self.reference, prompts, samples, self.task.limit, self.context.generator("probe"))
         self.generated += int(drawn.mask.sum())
-        rewards = self.rewards_of(prompts, drawn).view(-1, samples)
+        rewards = self.training_rewards(self.rewards_of(prompts, drawn).view(-1, samples))
         solved = rewards[:, :PROBED].amin(1) > 0
         mask = drawn.mask & (rewards.flatten() > 0)[:, None]
         stored = Rollouts(torch.ones_like(rewards), mask, drawn.logp, prompts, drawn.tokens, rehearsed=solved)
@@ -398,17 +415,25 @@ class RlvrWorkload(PolicyWorkload):
         return {"sampler": self.sampler, **tallies}
 
     def _rollout(self, count: int) -> Rollouts:
-        """Completions of the next `count` training prompts, only the groups that the objective keeps."""
+        """Completions of the next `count` training prompts, only the groups that the data and the objective keep."""
         prompts = self._next_prompts(count)
+        if self.data.asks_greedily:
+            prompts = prompts[self.data.prompts(self._solved(prompts))]
         samples = int(self.sizes["samples"])
         drawn = sample(self.sampler, prompts, samples, self.task.limit, self.rollout_stream)
-        rewards = self.rewards_of(prompts, drawn).view(count, samples)
+        rewards = self.training_rewards(self.rewards_of(prompts, drawn).view(len(prompts), samples))
         self.generated += int(drawn.mask.sum())
         for tally in (self.since_evaluation, self.whole_run):
-            tally.groups += count
-            tally.dead += count - int(mixed(rewards).sum())
+            tally.groups += len(prompts)
+            tally.dead += len(prompts) - int(mixed(rewards).sum())
         rollouts = Rollouts(rewards, drawn.mask, drawn.logp, prompts, drawn.tokens)
         return rollouts.select(self.objective.keep(rewards))
+
+    def _solved(self, prompts: Tensor) -> Tensor:
+        """(P,) bool: the sampling policy's greedy answer to the prompt is right; its tokens are charged."""
+        answers = sample(self.sampler, prompts, 1, self.task.limit, None)
+        self.generated += int(answers.mask.sum())
+        return self.training_rewards(self.rewards_of(prompts, answers).view(-1, 1))[:, 0] > 0
 
     def _next_prompts(self, count: int) -> Tensor:
         if len(self.order) < count:

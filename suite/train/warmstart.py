@@ -110,6 +110,19 @@ def rebuild(task: RlvrTask) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
+def shipped(file: Path, sha256: str, what: str, remedy: str) -> bytes:
+    """Content of a file that is shipped beside a task.
+
+    Raises
+    ------
+    ValueError : it is not the one whose hash is stated; the message says how to get it back, or anew (`remedy`).
+    """
+    data = file.read_bytes()
+    if hashlib.sha256(data).hexdigest() != sha256:
+        raise ValueError(f"{file} is not {what}; restore it from version control ({remedy})")
+    return data
+
+
 def load(task: RlvrTask) -> Policy:
     """The task's warm start.
 
@@ -117,13 +130,8 @@ def load(task: RlvrTask) -> Policy:
     ------
     ValueError : the file is not the one the task states; the message says how to get it back.
     """
-    file = file_of(task)
-    data = file.read_bytes()
-    if hashlib.sha256(data).hexdigest() != task.warm_start.sha256:
-        raise ValueError(
-            f"{file} is not the warm start that {task.name} states; restore it from version control "
-            f"(`python -m suite.train.warmstart {task.name}` trains a new one, which is a new task version)"
-        )
+    remedy = f"`python -m suite.train.warmstart {task.name}` trains a new one, which is a new task version"
+    data = shipped(file_of(task), task.warm_start.sha256, f"the warm start that {task.name} states", remedy)
     policy = new_policy(task)
     policy.load_state_dict({name: tensor.float() for name, tensor in parse(data).items()})
     return policy

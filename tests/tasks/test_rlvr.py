@@ -62,7 +62,7 @@ def tokens(task: RlvrTask, *texts: str) -> np.ndarray:
 
 def right_by_reading(name: str, prompt: str, text: str) -> bool:
     """What the task's docstring asks, read from text with other means than the task's own."""
-    if name == "add2-rlvr":
+    if name in ("add2-rlvr", "add2-offline"):
         total = sum(map(int, re.findall(r"\d+", prompt)))
         return text == str(total)[::-1]
     if name == "sort6-rlvr":
@@ -389,6 +389,65 @@ def test_a_verifier_that_always_says_no_still_teaches_ngrpo(monkeypatch):
     assert not same_weights(before, weights(run.workload))
 
 
+# ------------------------------------------------------------ the slot data
+
+
+def test_false_rewards_reach_training_and_never_evaluation(monkeypatch):
+    run = trainer(method="verifier-false-negatives")
+    run.workload.data.false_negatives = 1.0
+    before, validated = weights(run.workload), trainer().evaluate()
+    assert run.evaluate() == validated
+    for _ in range(3):
+        run.step()
+    assert not run.workload.batch.rewards.any()
+    assert same_weights(before, weights(run.workload))
+    prompts, completions = run.workload.batch.tokens
+    assert run.workload.task.verified(prompts.numpy(), completions.numpy().reshape(len(prompts), -1, 4)).any()
+
+
+def test_false_rewards_are_drawn_from_a_stream_of_their_own():
+    runs = [trainer(method=m) for m in ("reference", "verifier-false-positives")]
+    for run in runs:
+        run.workload.next()
+    exact, noisy = (run.workload.batch for run in runs)
+    assert torch.equal(exact.completions, noisy.completions)
+    assert (noisy.rewards >= exact.rewards).all()
+    assert (noisy.rewards > exact.rewards).any()
+
+
+def test_self_trains_on_prompts_that_the_greedy_answer_gets_wrong_and_pays_for_asking():
+    run = trainer(method="self-prompts", prompts=32)
+    workload = run.workload
+    asked = workload.train_prompts[
+        torch.randperm(len(workload.train_prompts), generator=workload.context.generator("order"))[:32]
+    ]
+    greedy = sample(workload.sampler, asked, 1, workload.task.limit, None)
+    failed = ~workload.task.verify(asked.numpy(), greedy.tokens.numpy())
+    workload.next()
+    assert torch.equal(workload.batch.prompts, asked[torch.from_numpy(failed)])
+    assert 0 < len(workload.batch.prompts) < 32
+    assert workload.spent == int(greedy.mask.sum()) + int(workload.batch.mask.sum())
+
+
+@pytest.mark.parametrize("name", ["add2-rlvr", "countdown3-rlvr"])
+def test_a_step_of_self_without_a_prompt_left_costs_its_greedy_answers_and_teaches_nothing(name, monkeypatch):
+    run = trainer(name, method="self-prompts")
+    monkeypatch.setattr(run.workload.task, "verify", lambda prompts, completions: np.ones(len(prompts), dtype=bool))
+    before = weights(run.workload)
+    for _ in range(2):
+        run.step()
+    assert same_weights(before, weights(run.workload))
+    assert 2 * 4 * 2 <= run.workload.spent <= 2 * 8 * run.workload.task.limit
+
+
+def test_a_random_subset_of_prompts_is_all_that_training_sees():
+    run = trainer(method="random-subset")
+    whole = trainer().workload.train_prompts
+    subset = {tuple(p) for p in run.workload.train_prompts.tolist()}
+    assert len(subset) == round(0.5 * len(whole))
+    assert subset < {tuple(p) for p in whole.tolist()}
+
+
 def test_dynamic_sampling_fills_the_batch_and_pays_for_what_it_dropped():
     run = trainer(method="dapo", prompts=48)
     run.step()
@@ -477,8 +536,8 @@ def test_the_clip_fraction_counts_tokens_without_a_policy_gradient():
     assert 0 < run.workload.whole_run.shares()["clip_fraction"] < 1
 
 
-@pytest.mark.parametrize("method", [m.name for m in suite.methods(slot="objective")])
-def test_every_objective_trains(method):
+@pytest.mark.parametrize("method", [m.name for s in ("objective", "data") for m in suite.methods(slot=s)])
+def test_every_objective_and_data_method_trains(method):
     run = trainer(method=method)
     before = weights(run.workload)
     for _ in range(2):
@@ -604,7 +663,14 @@ def test_the_smoke_tier_runs_through_the_public_interface():
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("name", "bar"), [("add2-rlvr", 0.85), ("sort6-rlvr", 0.85), ("countdown3-rlvr", 0.5), ("parity12-rlvr", 0.45)]
+    ("name", "bar"),
+    [
+        ("add2-offline", 0.75),
+        ("add2-rlvr", 0.85),
+        ("sort6-rlvr", 0.85),
+        ("countdown3-rlvr", 0.5),
+        ("parity12-rlvr", 0.45),
+    ],
 )
 def test_the_reference_learns_the_task_in_the_quick_tier(name, bar):
     assert suite.run(name, tier="quick", seed=0).score >= bar
