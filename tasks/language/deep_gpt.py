@@ -42,8 +42,7 @@ class DeepGPT(SourceTask):
     For what depth makes hard: the residual stream's growth, the scale of the
     branches, norms, inits.
 
-    On one core ``quick`` takes DEEPSEC s. The reference reaches an excess of DEEP (an
-    untrained model has 1.22). Learning rate from .003 (.111), .005 (.078) and .01
+    An untrained model has an excess of 1.22. Learning rate from .003 (.111), .005 (.078) and .01
     (.101) at seed 0 and 600 steps.
     """
 

@@ -100,12 +100,12 @@ class Convection10(Convection):
         "standard": Tier(20000, sizes=WIDE),
     },
     unit=UNIT,
-    noise={},
+    noise={"quick": Noise(0.33, n=5)},
     lr_scale=3.0,
     target=-1.0,
     paper=FAILURES,
 )
 class Convection30(Convection):
-    """Convection at speed 30: Adam alone stays at a relative error of 0.8 where L-BFGS reaches 0.01."""
+    """Convection at speed 30: Adam alone stays at a relative error of 0.79 where L-BFGS after it reaches 0.008 (5 seeds)."""
 
     beta = 30.0
