@@ -110,7 +110,7 @@ class Reaction3(Reaction):
         "standard": Tier(20000, sizes=WIDE),
     },
     unit=UNIT,
-    noise={},
+    noise={"quick": {"sd": 0.5, "n": 5}},
     lr_scale=3.0,
     target=-1.0,
     paper=FAILURES,
