@@ -106,6 +106,6 @@ class Convection10(Convection):
     paper=FAILURES,
 )
 class Convection30(Convection):
-    """Convection at speed 30: Adam alone stays at a relative error of 0.79 where L-BFGS after it reaches 0.008 (5 seeds)."""
+    """Convection at speed 30: Adam alone stays at a relative error of 0.79, L-BFGS after it reaches 0.008 (5 seeds)."""
 
     beta = 30.0
