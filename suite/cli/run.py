@@ -17,6 +17,7 @@ import typer
 import suite
 from suite.cli.show import print_json
 from suite.registry import registry
+from suite.trust.sandbox import HELP, choose
 
 if TYPE_CHECKING:
     from suite.runner.pool import Progress
@@ -55,6 +56,7 @@ def run(
     until_separated: Annotated[
         bool, typer.Option("--until-separated", help="Add seeds only where the order against the reference is open.")
     ] = False,
+    sandbox: Annotated[str, typer.Option(help=HELP)] = "off",
     max_seeds: Annotated[int, typer.Option(help="Most seeds a cell gets with --until-separated.")] = 20,
     alpha: Annotated[float, typer.Option(help="Its chance, a cell, of a difference that is not there.")] = 0.05,
     json: Annotated[bool, typer.Option("--json", help="Print a JSON summary.")] = False,
@@ -93,6 +95,7 @@ def run(
             seconds_board=budget == "seconds",
             checkpoint=checkpoint if checkpoint >= 0 else None,
             backend=backend,
+            sandbox=sandbox,
         )
 
     started = time.monotonic()
@@ -121,12 +124,14 @@ def launch(
     checkpoint: float | None = None,
     attempt: int = 1,
     backend: str = "local",
+    sandbox: str = "off",
 ) -> tuple[Progress, list[RunSpec]]:
     """Run a plan with a progress display; Ctrl-C and SIGTERM leave a resumable folder.
 
     Parameters
     ----------
     workers : runs at once here, or jobs at once on a cluster; 0 takes the backend's default.
+    sandbox : "auto", "require" or "off": what holds the training processes of this machine.
 
     Returns
     -------
@@ -138,6 +143,9 @@ def launch(
     from suite.runner.pool import Pool, Progress
 
     progress = Progress()
+    if sandbox != "off" and backend != "local":
+        raise ValueError("--sandbox holds the processes of this machine; leave it off with another --backend")
+    held = choose(sandbox)
     if seconds_board and backend != "local":
         raise ValueError(
             "--budget seconds needs --backend local: step costs are measured on a machine that does nothing else"
@@ -146,7 +154,7 @@ def launch(
     try:
         with _display(quiet) as report:
             if backend == "local":
-                pool = Pool(out, workers or os.cpu_count() or 1, memory, limit, report, checkpoint, attempt)
+                pool = Pool(out, workers or os.cpu_count() or 1, memory, limit, report, checkpoint, attempt, held)
                 progress = pool.progress
                 specs = pool.charge(specs, max(cost, 3.0)) if seconds_board else specs
                 pool.run(specs, cost)

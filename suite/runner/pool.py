@@ -33,6 +33,7 @@ MAX_ATTEMPTS = 3
 TRAINS_ONLY, HELD = "--train", "--hold"  # options of the server
 COST = "cost.json"  # in the folder of a measurement
 DEFAULT_MEMORY = 8 * 2**30
+START_LIMIT = 180.0  # seconds a server may take to import torch on a crowded machine
 DAMAGED = "damaged"
 
 
@@ -383,7 +384,7 @@ class Pool:
         self.trainer = self._link(self.sandbox)
         self.scorer = self._link(OFF) if self.sandbox else self.trainer
         for link in {self.trainer, self.scorer}:
-            if not any(e["event"] == "ready" for e in events([link], timeout=60, wait_for="ready")):
+            if not any(e["event"] == "ready" for e in events([link], timeout=START_LIMIT, wait_for="ready")):
                 tail = log_tail(self.out / ".server.log")
                 self._stop_server()
                 code = link.process.returncode
