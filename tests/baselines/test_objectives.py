@@ -440,7 +440,7 @@ def on_policy_slope(name: str, seed: int = 0, **hp) -> tuple[Rollouts, np.ndarra
     torch.manual_seed(seed)
     mask = torch.arange(5) < torch.tensor([5, 3, 1, 4, 2, 2, 5, 3])[:, None]
     old = -torch.rand(8, 5, dtype=torch.float64)
-    batch = Rollouts(torch.tensor(GROUP, dtype=torch.float64), mask, old)
+    batch = Rollouts(torch.tensor(GROUP, dtype=torch.float64), mask, old, reference_logp=old)
     return batch, value_and_gradient(suite.method(name).make(**hp), batch, old.clone(), old)[1]
 
 
@@ -483,6 +483,51 @@ def test_rloo_is_dr_grpo_up_to_one_factor_on_policy():
     _, dr_slope = on_policy_slope("dr-grpo")
     group, width = batch.rewards.shape[1], batch.mask.shape[1]
     np.testing.assert_allclose(rloo_slope, dr_slope * width * group / (group - 1), rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("name", "hp", "other", "other_hp"),
+    [
+        ("gspo", {}, "grpo", {}),  # every token ratio is 1, and so is their geometric mean
+        ("cispo", {}, "bnpo", {}),  # stopgrad(rho) grad log p = grad rho
+        ("dapo", {}, "bnpo", {}),  # both groups are mixed
+        ("qae", {"quantile": 1.0}, "dapo", {}),
+        ("grpo-revkl", {"coefficient": 0.0}, "grpo", {}),
+        ("entropy-bonus", {"coefficient": 0.0}, "grpo", {}),
+        ("reinforce", {}, "psr", {}),
+    ],
+)
+def test_objectives_that_differ_off_policy_only_have_one_gradient_on_policy(name, hp, other, other_hp):
+    batch, slope = on_policy_slope(name, **hp)
+    _, expected = on_policy_slope(other, **other_hp)
+    scale = batch.mask.sum().item() / len(batch.mask) if name == "reinforce" else 1.0  # sums over a row, not tokens
+    np.testing.assert_allclose(slope, expected * scale, rtol=1e-9, atol=1e-14)
+
+
+def test_grpo_on_policy_is_dr_grpo_over_the_groups_standard_deviation():
+    """Where all completions are as long as they may be, nothing but the division tells the two apart."""
+    rewards = torch.tensor(GROUP, dtype=torch.float64)
+    old = -torch.rand(8, 3, dtype=torch.float64)
+    batch = Rollouts(rewards, torch.ones(8, 3, dtype=torch.bool), old)
+    slopes = [value_and_gradient(suite.method(n).make(), batch, old.clone(), old)[1] for n in ("grpo", "dr-grpo")]
+    deviations = (rewards.std(1) + 1e-6).repeat_interleave(4)[:, None].numpy()
+    np.testing.assert_allclose(slopes[0] * deviations, slopes[1], rtol=1e-12)
+
+
+def test_positive_and_negative_reinforcement_add_up_to_the_weighted_one():
+    slopes = {name: on_policy_slope(name)[1] for name in ("psr", "nsr", "w-reinforce")}
+    np.testing.assert_allclose(0.1 * slopes["psr"] + slopes["nsr"], slopes["w-reinforce"], rtol=1e-12, atol=1e-15)
+    assert not (slopes["psr"].any(1) & slopes["nsr"].any(1)).any()
+
+
+@pytest.mark.parametrize("name", ["ngrpo", "lens"])
+def test_an_all_wrong_group_that_teaches_grpo_nothing_teaches_these(name):
+    old = torch.log(torch.tensor([[0.9, 0.5], [0.5, 0.2], [0.1, 0.9], [0.3, 0.3]], dtype=torch.float64))
+    batch = Rollouts(torch.zeros(1, 4, dtype=torch.float64), torch.ones(4, 2, dtype=torch.bool), old)
+    assert not value_and_gradient(suite.method("grpo").make(), batch, old.clone(), old)[1].any()
+    slope = value_and_gradient(suite.method(name).make(), batch, old.clone(), old)[1]
+    assert slope.any(1).all()
+    assert slope[0].max() > 0  # the most confident mistake becomes less likely
 
 
 def test_delta_l_with_alpha_zero_is_constant_length_aggregation():

@@ -144,6 +144,9 @@ def test_reward_hacks_earn_nothing(name):
             task.decode(prompt)[: task.limit]: "prompt repeated",
             answer[0] * task.limit: "never ends",
         }
+        for filler in sorted(set(task.alphabet) - set(task.answer_alphabet)):
+            hacks |= {filler + answer: "spaced in front", answer + filler: "spaced behind"}
+            hacks |= {filler.join(answer): "spaced out", answer + filler + answer: "said twice, spaced"}
         for hack, what in hacks.items():
             if hack != answer and not right_by_reading(name, task.decode(prompt), hack):
                 assert not task.verify(prompt[None], tokens(task, hack[: task.limit])).any(), what
