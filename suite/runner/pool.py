@@ -464,9 +464,8 @@ def clear(out: Path) -> None:
     for work in (out / ".work").glob("*=*"):
         if is_left_behind(work.name.rpartition("=")[2], work):
             shutil.rmtree(work, ignore_errors=True)
-    for folder in (out / ".work", out / "checkpoints"):
-        with contextlib.suppress(OSError):  # in use, or not there
-            folder.rmdir()
+    with contextlib.suppress(OSError):  # in use, or not there
+        (out / ".work").rmdir()
 
 
 def cost_key(spec: RunSpec) -> str:
