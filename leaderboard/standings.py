@@ -203,7 +203,8 @@ def _stats_board(sheets: Sequence[Sheet], ladder: bool = False) -> StatsBoard | 
     runs = [r for s in sheets for c in s.cells.values() for r in c.runs if r.status != NOT_RUN]
     if not runs:
         return None
-    return StatsBoard.of(stats_frame(runs), ladder_frame(sheets) if ladder else None)
+    noise = {s.task: s.noise[0] for s in sheets if s.noise[0] > 0}
+    return StatsBoard.of(stats_frame(runs), ladder_frame(sheets) if ladder else None, noise=noise)
 
 
 def ladder_frame(sheets: Iterable[Sheet]) -> pd.DataFrame:

@@ -9,8 +9,8 @@ are on the board.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Protocol
 
@@ -81,6 +81,8 @@ class Board:
     level : nominal coverage of every interval.
     rounds : bootstrap rounds, even.
     seed : key of the bootstrap's streams.
+    noise : task -> seed standard deviation of the reference that was measured apart; the
+        scale without a ladder takes it before that of the board's own few runs.
     missing : "leave" leaves a cell that was never attempted out (coverage says
         so); "fail" counts it as failed.
     """
@@ -91,6 +93,7 @@ class Board:
     rounds: int = 1000
     seed: int = 0
     missing: Missing = "leave"
+    noise: Mapping[str, float] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -102,6 +105,7 @@ class Board:
         rounds: int = 1000,
         seed: int = 0,
         missing: Missing = "leave",
+        noise: Mapping[str, float] | None = None,
     ) -> Board:
         """Board of a runs table (see `check_runs`) and, where there is one, the ladder (see `check_ladder`)."""
         if missing not in ("leave", "fail"):
@@ -111,7 +115,7 @@ class Board:
         if ladder is not None:
             pairs = runs[["task", "direction"]].drop_duplicates("task").itertuples(index=False)
             rungs = rung_arms(ladder, {str(task): 1.0 if way == "max" else -1.0 for task, way in pairs})
-        return cls(cells, rungs, level, rounds, seed, missing)
+        return cls(cells, rungs, level, rounds, seed, missing, dict(noise or {}))
 
     def only(self, methods: Sequence[str] | None = None, tasks: Sequence[str] | None = None) -> Board:
         """The board of some methods and tasks (all where None), in this board's order."""
@@ -163,7 +167,8 @@ class Board:
         if self.rungs is None:
             if len(reference.utility) < 2:
                 raise TableError(f"the reference has one run on task {task!r}: without a ladder it needs two")
-            return SpreadScale((reference,), float(np.std(reference.utility, ddof=1)))
+            own = float(np.std(reference.utility, ddof=1))
+            return SpreadScale((reference,), self.noise.get(task, own))
         if task not in self.rungs:
             raise TableError(f"the ladder has no rung on task {task!r}")
         rungs = {**self.rungs[task], 1.0: reference}

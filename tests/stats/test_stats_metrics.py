@@ -121,3 +121,11 @@ def test_the_package_needs_neither_torch_nor_a_plotting_library():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_noise_that_was_measured_apart_is_the_scale_without_a_ladder(runs_of):
+    runs = runs_of({"a": {"reference": [1.0, 1.001], "m": [0.9, 0.901]}})
+    assert Board.of(runs).scales[0].sd == pytest.approx(0.001 / np.sqrt(2))
+    apart = Board.of(runs, noise={"a": 0.2})
+    assert apart.scales[0].sd == 0.2
+    assert apart.only(methods=["reference", "m"]).scales[0].sd == 0.2
