@@ -103,10 +103,10 @@ def effect(verdict: TaskVerdict) -> Interval:
 
 
 def effect_text(verdict: TaskVerdict) -> tuple[str, str]:
-    """(difference, interval) as text; "" where failures left nothing to compare."""
+    """(difference, interval) as text; the interval is "" where failures or runs without spread leave none."""
     found = effect(verdict)
     if math.isnan(verdict.low):
-        return "", ""
+        return ("by failures" if any(verdict.failed) else "no spread") if verdict.word != "not tested" else "", ""
     return gain_text(found), "identical runs" if found.low == found.high == 0 else bounds_text(found, sign=True)
 
 

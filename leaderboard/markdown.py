@@ -68,7 +68,7 @@ def _claims(claims: Claims) -> str:
     rows = []
     for found in claims.tested:
         value, bounds = effect_text(found.total)
-        effect = f"{value} ({bounds})" if value else "by failures"
+        effect = f"{value} ({bounds})" if bounds else value
         rows.append([escape(found.claim.id), escape(found.claim.prediction), found.word, effect])
     return text + "\n" + table(["claim", "predicted", "verdict", "A - B, seed sd"], rows, "lllr")
 

@@ -167,8 +167,9 @@ def claim_table(
     "better": tasks are corrected by Holm for being several. The row "all" takes
     these tasks as given: each task's mean difference in units of the sd of `b`
     there (pooled with that of `a`), averaged, with the seeds' t-interval. Where
-    failures decided a task it has no such difference, and the verdict on all is
-    Stouffer's: the mean over tasks of z = sign Phi^-1(1 - p / 2), times sqrt(tasks).
+    failures decided a task, or neither arm's runs differ, there is no such
+    difference, and the verdict on all is Stouffer's: the mean over tasks of
+    z = sign Phi^-1(1 - p / 2), times sqrt(tasks).
     A whole that one of its tasks contradicts does not separate.
 
     "equal" and "no worse": each task at `alpha` by itself, within its margin.
@@ -277,7 +278,7 @@ def _overall(
         for row, p in zip(tested, holm([row["p"] for row in tested]), strict=True):
             row["p"] = float(p)
             row["verdict"] = _words(p < alpha, row["sign"]) if row["verdict"] != "does not separate" else row["verdict"]
-        if any(row["n"] < 2 for row in tested):
+        if pooled.n < len(tested):
             pooled = _stouffer(tested, pooled, alpha)
         if _TURNED.get(pooled.verdict) in [row["verdict"] for row in tested]:
             pooled = pooled._replace(verdict="does not separate")

@@ -118,6 +118,15 @@ def test_the_arm_that_failed_more_often_is_not_called_better(runs_of):
     assert even["verdict"].tolist() == ["holds", "holds"]
 
 
+def test_runs_without_spread_are_judged_by_the_tasks_tests(runs_of):
+    table = claim_table(runs_of({"t": {"a": [0.0] * 3, "b": [1.0] * 3}}), "a", "b").set_index("task")
+    assert table["verdict"].to_dict() == {"t": "holds", "all": "holds"}
+    assert table.loc["t", "difference"] == 1.0
+    assert math.isnan(table.loc["all", "low"])
+    same = claim_table(runs_of({"t": {"a": [1.0] * 3, "b": [1.0] * 3}}), "a", "b")
+    assert same["verdict"].tolist() == ["does not separate"] * 2
+
+
 def test_a_whole_that_a_task_contradicts_does_not_separate(runs_of):
     base = [1.0, 1.2, 0.9, 1.1, 1.05]
     scores = {f"t{i}": {"a": [x - 0.5 for x in base], "b": base} for i in range(3)}
