@@ -13,7 +13,6 @@ from suite.gate.quality import FAIL, INCONCLUSIVE, PASS, Verdict
 from suite.gate.report import Report
 from suite.gate.speed import COUNTERS, TIME_MARGIN, Timing, counters, known
 
-RATIOS = (("ratio", "ratio_low", "ratio_high"), ("cost_ratio", "cost_low", "cost_high"))
 UNSTATED = 0.07  # what a growth loses whose ratios state no interval: 2 sd of two interleaved ratios of 2.6% each
 ALONE = 2.0  # margins (log) that the lower bound has to pass where no second file confirms
 Extra = dict[str, Any]
@@ -83,8 +82,8 @@ def compare(base: Mapping[str, Extra], heads: Sequence[Mapping[str, Extra]], mar
         verdicts += held
         if not held:
             notes.append(f"{name}: states neither a counter nor a ratio; nothing of it is held")
-        more = sorted((set(head[name]) - set(was)) & {*COUNTERS, *(r[0] for r in RATIOS)})
-        notes += [f"{name}: {key} is new in head, not held yet" for key in more]
+        more = [key for key in head[name] if key not in was and (key in COUNTERS or _is_ratio(key))]
+        notes += [f"{name}: {key} is new in head, not held yet" for key in sorted(more)]
     notes += [f"new in head, not held yet: {name}" for name in new]
     return Report(verdicts, notes, title="levelfield bench compare", kinds=("file", "benchmark"))
 
@@ -97,21 +96,21 @@ def _held(file: str, test: str, was: Extra, now: Sequence[Extra], margin: float)
             verdicts.append(
                 Verdict(file, test, question, FAIL, f"base's {column} is {was[column]!r}: write base again")
             )
-    for keys in RATIOS:
-        if keys[0] in was:
-            verdicts.append(_ratio(file, test, keys, was, now, margin))
-    return verdicts
+    return verdicts + [_ratio(file, test, key, was, now, margin) for key in sorted(was) if _is_ratio(key)]
 
 
-def _ratio(
-    file: str, test: str, keys: tuple[str, str, str], was: Extra, now: Sequence[Extra], margin: float
-) -> Verdict:
-    key = keys[0]
+def _is_ratio(key: str) -> bool:
+    """Whether a key states a time over that of a baseline of the same run: "ratio", "adamw_ratio"."""
+    return key == "ratio" or key.endswith("_ratio")
+
+
+def _ratio(file: str, test: str, key: str, was: Extra, now: Sequence[Extra], margin: float) -> Verdict:
+    question = key.replace("_", " ")
     sides = [("base", was), *(("head", row) for row in now)]
     wrong = [f"{side}'s {key} is {row.get(key, 'missing')!r}" for side, row in sides if not _positive(row.get(key))]
     if wrong:
-        return Verdict(file, test, "time ratio", FAIL, "; ".join(wrong), margin=margin)
-    growths = [_growth(keys, was, row) for row in now]
+        return Verdict(file, test, question, FAIL, "; ".join(wrong), margin=margin)
+    growths = [_growth(key, was, row) for row in now]
     held = math.log1p(margin) * (ALONE if len(now) == 1 else 1.0)
     last = growths[-1]
     if all(growth.low > held for growth in growths):
@@ -123,18 +122,21 @@ def _ratio(
     rule = f"{why}: {key} {was[key]:.4g} before, {', '.join(f'{row[key]:.4g}' for row in now)} now"
     effect, low, high = (math.expm1(v) for v in (last.value, last.low, last.high))
     detectable = math.expm1(held + (last.value - last.low))
-    return Verdict(file, test, "time ratio", verdict, rule, effect, low, high, margin, detectable)
+    return Verdict(file, test, question, verdict, rule, effect, low, high, margin, detectable)
 
 
 def _positive(value: Any) -> bool:
     return known(value) and value > 0
 
 
-def _growth(keys: tuple[str, str, str], was: Extra, now: Extra) -> Timing:
-    """Log growth of a ratio with the intervals that the two state; without them `UNSTATED` below, nothing above."""
-    centre, low, high = keys
-    value = math.log(now[centre] / was[centre])
-    if all(_positive(row.get(key)) for row in (was, now) for key in (low, high)):
+def _growth(key: str, was: Extra, now: Extra) -> Timing:
+    """Log growth of a ratio with the intervals that the two state; without them `UNSTATED` below, nothing above.
+
+    The bounds of "ratio" are "ratio_low" and "ratio_high", those of "adamw_ratio" "adamw_low" and "adamw_high".
+    """
+    value = math.log(now[key] / was[key])
+    low, high = (f"{key.removesuffix('_ratio')}_{end}" for end in ("low", "high"))
+    if all(_positive(row.get(bound)) for row in (was, now) for bound in (low, high)):
         return Timing(value, math.log(now[low] / was[high]), math.log(now[high] / was[low]))
     return Timing(value, value - UNSTATED, value)
 
