@@ -153,7 +153,12 @@ def read_ledger(path: Path | None = None) -> tuple[Claim, ...]:
     ------
     ClaimError : see `parse`. OSError : the file cannot be read.
     """
-    return ledger() if path is None else parse(path.read_text(encoding="utf-8"), path.name)
+    if path is None:
+        return ledger()
+    try:
+        return parse(path.read_text(encoding="utf-8"), path.name)
+    except UnicodeDecodeError as error:
+        raise ClaimError(f"{path.name}: not UTF-8: {error}") from None
 
 
 def parse(text: str, source: str = LEDGER) -> tuple[Claim, ...]:
@@ -167,7 +172,7 @@ def parse(text: str, source: str = LEDGER) -> tuple[Claim, ...]:
     """
     try:
         stated = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise ClaimError(f"{source}: not TOML: {error}") from None
     found = []
     for name, facts in stated.items():

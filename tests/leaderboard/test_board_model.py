@@ -67,7 +67,7 @@ def row(task: str, method: str, seed: int, score: float | None, **facts: Any) ->
         "environment_hash": "e1",
         "commit": "c" * 40,
         "dirty": False,
-        "trust": "self-reported",
+        "trust": "reproduced",
         "finished_at": START + timedelta(seconds=seed),
         "curve": [
             {"spent": 25.0 * i, "steps": 25 * i, "seconds": 0.5 * i, "train_loss": 1.0, "score": 2.0 / (1 + i)}

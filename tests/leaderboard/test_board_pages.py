@@ -341,12 +341,13 @@ def evil(monkeypatch: pytest.MonkeyPatch) -> dict[str, bytes]:
     map_ |= {"solution": [[0, 1], [1, 0]], "prediction": [[0, 1], [1, 0]], "error": [[0, 0], [0, 0]]}
     bad = {
         "hp": json.dumps({EVIL: EVIL}), "message": EVIL, "digest": EVIL, "commit": EVIL, "environment_hash": f'e"{EVIL}',
-        "environment": json.dumps({EVIL: EVIL}), "trust": EVIL, "method_hash": EVIL, "metrics": [(EVIL, 1.0)],
+        "environment": json.dumps({EVIL: EVIL}), "method_hash": EVIL, "metrics": [(EVIL, 1.0)],
         "recipe": json.dumps({EVIL: {"method": EVIL, "hp": {EVIL: EVIL}}}), "unit": EVIL, "metric": EVIL,
         "budget_unit": EVIL, "slot": "activation", "family": EVIL, "task_hash": EVIL,
     }  # fmt: skip
     task = f"../../task{EVIL}"
     rows = [*rows_of(task, "reference", [1.0, 1.1], **bad), *rows_of(task, name, [0.5, None], **bad)]
+    rows += rows_of(task, name, [0.25], **bad, trust=EVIL)
     rows[0]["exhibits"] = rows[2]["exhibits"] = json.dumps({"map": map_, **talk})
     for i, r in enumerate(rows):
         r["run_id"] = f'{EVIL}"{i}'
