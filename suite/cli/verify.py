@@ -84,43 +84,51 @@ class Examiner:
         """Run again what chance chooses: a verdict on the method and one on the reference for each task."""
         from suite.trust.verify import draw
 
-        tasks = draw(self.specs, every_task, random.SystemRandom())
-        names = (self.bundle.method, REFERENCE)
-        found = [self._task(task, name, seeds, count) for task, seeds in tasks for name in names]
-        return [result for result in found if result is not None]
+        found: list[Verification] = []
+        for task, seeds in draw(self.specs, every_task, random.SystemRandom()):
+            found += self._task(task, seeds, count)
+        return found
 
-    def _task(self, task: str, name: str, seeds: list[int], count: int) -> Verification | None:
+    def _task(self, task: str, seeds: list[int], count: int) -> list[Verification]:
+        """First a few seeds, the task under another name; then, of what differs, as it is; then more seeds."""
         from suite.trust.verify import INCONCLUSIVE, NOT_REPRODUCED, RERUNS, Verification, judge, rows_of, spread_of
 
-        specs = {s.seed: s for s in self.specs.values() if (s.task, s.method) == (task, name)}
-        chosen = [specs[seed] for seed in seeds if seed in specs]
-        if not chosen:
-            return None
-        _require(chosen[0].device)
+        specs = {(s.method, s.seed): s for s in self.specs.values() if s.task == task}
+        sides = {
+            name: [specs[name, seed] for seed in seeds if (name, seed) in specs]
+            for name in (self.bundle.method, REFERENCE)
+        }
+        _require(sides[self.bundle.method][0].device)
         info, tier = registry().task(task), self.bundle.manifest["tier"]
         spread = spread_of([r for r in rows_of(self.bundle, task) if r["method"] == REFERENCE])
-        made = self._again(chosen[:count], masked=True)
-        if not all(r.same for r in made):  # perhaps because its task had another name
-            plain = self._again(chosen[:count])
-            if all(r.same for r in plain):
-                rule = f"other results on {task} when that has another name: it looks at what it runs on"
-                return Verification(NOT_REPRODUCED, rule, reruns=tuple(made))
-            made = plain
-        result = judge(info, tier, made, spread)
-        if result.verdict == INCONCLUSIVE and len(made) < min(len(chosen), RERUNS):
-            result = judge(info, tier, [*made, *self._again(chosen[len(made) : RERUNS])], spread)
-        return result
+        first = self._again({name: chosen[:count] for name, chosen in sides.items() if chosen}, masked=True)
+        plain = self._again({n: sides[n][:count] for n, made in first.items() if not all(r.same for r in made)})
+        found = {name: judge(info, tier, plain.get(name, made), spread) for name, made in first.items()}
+        named = [name for name, made in plain.items() if all(r.same for r in made)]
+        open_ = [n for n, v in found.items() if v.verdict == INCONCLUSIVE and count < min(len(sides[n]), RERUNS)]
+        for name, made in self._again({name: sides[name][count:RERUNS] for name in open_}).items():
+            found[name] = judge(info, tier, [*plain[name], *made], spread)
+        for name in named:
+            rule = f"other results on {task} when that has another name: it looks at what it runs on"
+            found[name] = Verification(NOT_REPRODUCED, rule, reruns=tuple(first[name]))
+        return list(found.values())
 
-    def _again(self, specs: list[RunSpec], masked: bool = False) -> list[Rerun]:
+    def _again(self, sides: dict[str, list[RunSpec]], masked: bool = False) -> dict[str, list[Rerun]]:
+        """Make runs again, by method."""
         from suite.runner.pool import Pool
         from suite.store.files import read
         from suite.trust.verify import Rerun
 
+        if not sides:
+            return {}
         self.rounds += 1
         out = self.folder / f"runs-{self.rounds}"
-        Pool(out, self.workers, sandbox=self.sandbox, masked=masked).run(specs)
+        Pool(out, self.workers, sandbox=self.sandbox, masked=masked).run([s for specs in sides.values() for s in specs])
         fresh = {r["run_id"]: r for r in read(out / "runs").table.to_pylist()}
-        return [Rerun(self.stored[spec.run_id], fresh[spec.run_id]) for spec in specs]
+        return {
+            name: [Rerun(self.stored[spec.run_id], fresh[spec.run_id]) for spec in specs]
+            for name, specs in sides.items()
+        }
 
     # ------------------------------------------------------------ acceptance
 
