@@ -35,6 +35,7 @@ from typing import TYPE_CHECKING, Any
 from suite.facts import Paper
 from suite.recipe import REFERENCE
 from suite.registry import Method, RegistryError, TaskInfo, registry
+from suite.store.schema import SELF_REPORTED
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -341,7 +342,8 @@ def judge(claims: Iterable[Claim], table: pa.Table) -> list[Judged]:
     """Verdicts on claims from result rows.
 
     Of a task or method whose code changed, the latest code's rows count, as on
-    the board; of a seed that ran twice, the latest run.
+    the board; of a seed that ran twice, the latest run. Rows that are only
+    self-reported do not count.
 
     Parameters
     ----------
@@ -423,6 +425,7 @@ class _Rows:
         tasks = sorted({task for c in tested for task in c.tasks})
         plain = pc.and_(pc.equal(table["trial"], -1), pc.equal(table["budget_kind"], "steps"))
         plain = pc.and_(plain, pc.is_in(table["task"], value_set=_strings(tasks)))
+        plain = pc.and_(plain, pc.not_equal(table["trust"].fill_null(""), SELF_REPORTED))
         columns = ["tier", "task", "task_hash", "finished_at", "run_id"]
         newest = table.select(columns).filter(plain).sort_by([("finished_at", "ascending"), ("run_id", "ascending")])
         places = zip(newest["tier"].to_pylist(), newest["task"].to_pylist(), strict=True)

@@ -179,6 +179,17 @@ def test_the_smoke_tier_comes_last_folded_and_marked(files: dict[str, bytes]) ->
     assert "Not evidence" in pages_of(files)["task/smoke.toy.html"].text
 
 
+def test_self_reported_results_are_listed_apart_and_on_no_board() -> None:
+    rows = [*golden(), *rows_of("toy", "elu", [0.01, 0.02], trust="self-reported")]
+    site = render(read_of(rows))
+    index = pages_of(site)["index.html"].text
+    assert "Self-reported, not ranked 1 result" in " ".join(index.split())
+    assert "2 runs (self-reported: nobody has run it again)" in index
+    assert "method/elu.html" not in site
+    assert ",elu," not in site["runs.csv"].decode()
+    assert "Self-reported, not ranked" not in render(read_of(golden()))["index.html"].decode()
+
+
 def test_the_order_of_methods_is_explained_in_the_text(files: dict[str, bytes]) -> None:
     found = pages_of(files)
     assert "Best first by mean gain" in found["index.html"].text
