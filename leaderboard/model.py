@@ -24,6 +24,7 @@ from suite.recipe import REFERENCE
 from suite.registry import Method, TaskInfo, registry
 from suite.stats import Board as StatsBoard
 from suite.stats import Interval, rank_intervals, t_interval, tie_letters
+from suite.store.schema import FIRST_HAND, SMOKE
 
 NAN = float("nan")
 NONE = Interval(NAN, NAN, NAN, 0, "none")
@@ -35,6 +36,7 @@ SEARCHED = "trials of a search"
 LETTERED = 80  # methods up to which ties have letters
 FAILURES = {"diverged": "diverged", "oom": "out of memory", "timeout": "timed out"}  # others: "failed"
 NOT_RUN = "skipped"  # the status of a run that was not attempted
+UNVERIFIED = "self-reported: nobody has run it again"
 
 _TEXT = (
     "run_id", "task", "task_hash", "family", "method", "slot", "method_hash", "hp", "set_hp", "tier", "budget_kind",
@@ -327,6 +329,7 @@ class Board:
     problems : one sentence for each file or row that was set aside.
     table : the rows the board was made of.
     trials : runs of searches, which are in no sheet.
+    unverified : runs beyond tier smoke that are only self-reported; they are told of, never ranked.
     """
 
     sheets: dict[tuple[Slice, str], Sheet]
@@ -334,6 +337,7 @@ class Board:
     problems: list[str]
     table: pa.Table
     trials: tuple[Run, ...] = ()
+    unverified: tuple[Run, ...] = ()
 
     @cached_property
     def slices(self) -> list[Slice]:
@@ -439,6 +443,7 @@ def entry_of(method: str) -> Method | None:
 def build(table: pa.Table, problems: Iterable[str] = ()) -> Board:
     """The board of a result table (`suite.store.files.Read.table`).
 
+    Rows that are only self-reported are told of and never compared with others.
     Of a task or method whose code changed, the latest code's rows count; older
     ones, hyper-parameters set by hand, budgets other than the tier's and trials
     of a search are counted and left out, never mixed in.
@@ -451,6 +456,7 @@ def build(table: pa.Table, problems: Iterable[str] = ()) -> Board:
     left: dict[str, set[int]] = defaultdict(set)
     trouble: list[str] = []
     trials: list[Run] = []
+    unverified: list[Run] = []
     slices: dict[Slice, dict[str, list[Run]]] = {}
     for run in _runs(table):
         fault = _fault(run)
@@ -458,7 +464,10 @@ def build(table: pa.Table, problems: Iterable[str] = ()) -> Board:
             trouble.append(f"run {run.run_id}: {fault}")
             continue
         part = _slice_of(run)
-        if isinstance(part, str):
+        if run.tier != SMOKE and run.trust != FIRST_HAND:
+            left[UNVERIFIED].add(run.row)
+            unverified.append(run)
+        elif isinstance(part, str):
             left[part].add(run.row)
             trials += [run] if part == SEARCHED else []
         else:
@@ -472,7 +481,7 @@ def build(table: pa.Table, problems: Iterable[str] = ()) -> Board:
             if sheet.cells:
                 sheets[part, task] = sheet
     left_out = {reason: len(left[reason]) for reason in sorted(left) if left[reason]}
-    return Board(sheets, left_out, [*problems, *sorted(trouble)], table, tuple(trials))
+    return Board(sheets, left_out, [*problems, *sorted(trouble)], table, tuple(trials), tuple(unverified))
 
 
 def _runs(table: pa.Table) -> list[Run]:
@@ -552,7 +561,7 @@ def _sheet(part: Slice, task: str, runs: Sequence[Run], left: dict[str, set[int]
     sheet.ladder.sort(key=lambda pair: (pair[0], pair[1].seed, pair[1].run_id))
     kept = {method: _latest(found, left) for method, found in sorted(by_method.items())}
     base = {r.seed: r.score for r in kept.get(REFERENCE, []) if r.ok}
-    letters, ranks = _ties([r for found in kept.values() for r in found])
+    letters, ranks = _ties([r for found in kept.values() for r in found] if part.tier != SMOKE else [])
     for method, found in kept.items():
         cell = Cell(
             task, method, tuple(found), _score(found), _gain(found, base), letters.get(method, ""), ranks.get(method)

@@ -24,7 +24,7 @@ from leaderboard import coverage as covered
 from leaderboard import downloads, figures, markdown, text
 from leaderboard.aggregates import Aggregates, aggregates, describe, legend, pairing
 from leaderboard.claims import Claims
-from leaderboard.model import NOT_RUN, Board, Cell, Run, Sheet, Slice, build, entry_of
+from leaderboard.model import NONE, NOT_RUN, Board, Cell, Run, Sheet, Slice, build, entry_of
 from leaderboard.prose import inline, typeset
 from leaderboard.standings import Estimate, Overview, families, overviews
 from leaderboard.tuning import searches
@@ -32,6 +32,7 @@ from suite.claims import ClaimRun
 from suite.recipe import REFERENCE
 from suite.registry import registry
 from suite.space import describe as describe_space
+from suite.stats import Interval, t_interval
 from suite.store.files import Read
 
 STATIC = Path(__file__).parent / "static"
@@ -228,7 +229,30 @@ def _data(board: Board) -> dict[str, Any]:
         "environments": sources,
         "commits": [(commit, dirty, count) for (commit, dirty), count in sorted(commits.items())],
         "trust": sorted(trust.items()),
+        "unverified": _unverified(board),
     }
+
+
+class Unverified(NamedTuple):
+    """What somebody reports of a method on a task."""
+
+    tier: str
+    task: str
+    method: str
+    score: Interval
+    runs: int
+
+
+def _unverified(board: Board) -> list[Unverified]:
+    """Self-reported results, one row a tier, task and method."""
+    cells: dict[tuple[str, str, str], list[Run]] = {}
+    for run in board.unverified:
+        cells.setdefault((run.tier, run.task, run.method), []).append(run)
+    found = []
+    for (tier, task, method), runs in sorted(cells.items()):
+        scores = [r.score for r in runs if r.ok]
+        found.append(Unverified(tier, task, method, t_interval(scores) if scores else NONE, len(runs)))
+    return found
 
 
 def _coverage(board: Board) -> dict[str, Any]:

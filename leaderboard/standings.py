@@ -18,6 +18,7 @@ from suite.stats import Board as StatsBoard
 from suite.stats import mean_interval, rank_intervals, suite_speedups, tie_letters
 from suite.stats.board import SD_CLIP
 from suite.stats.speedup import seed_interval
+from suite.store.schema import SMOKE
 
 
 class Estimate(NamedTuple):
@@ -326,7 +327,7 @@ def overviews(board: Board) -> list[Overview]:
     found = []
     for part in board.slices:
         sheets = board.of_slice(part)
-        stats = SliceStats.of(sheets)
+        stats = SliceStats.of(sheets if part.tier != SMOKE else [])  # what is no evidence has no order
         names = families(sheets)
         for family in ("", *(names if part.main and len(names) > 1 else ())):
             chosen = tuple(s for s in sheets if not family or s.first.family == family)

@@ -197,6 +197,7 @@ def main(name: str, folder: str = "") -> None:
     if sys.platform == "linux":
         resource.setrlimit(resource.RLIMIT_DATA, (MEMORY_LIMIT, MEMORY_LIMIT))
     resource.setrlimit(resource.RLIMIT_FSIZE, (OUTPUT_LIMIT, OUTPUT_LIMIT))
+    sys.dont_write_bytecode = True  # what an import leaves on disk is not the method's doing
     if folder:
         hold([Path(folder)])
     events = os.fdopen(os.dup(1), "w", encoding="utf-8")

@@ -35,6 +35,7 @@ from typing import TYPE_CHECKING, Any
 from suite.facts import Paper
 from suite.recipe import REFERENCE
 from suite.registry import Method, RegistryError, TaskInfo, registry
+from suite.store.schema import SELF_REPORTED
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -153,7 +154,12 @@ def read_ledger(path: Path | None = None) -> tuple[Claim, ...]:
     ------
     ClaimError : see `parse`. OSError : the file cannot be read.
     """
-    return ledger() if path is None else parse(path.read_text(encoding="utf-8"), path.name)
+    if path is None:
+        return ledger()
+    try:
+        return parse(path.read_text(encoding="utf-8"), path.name)
+    except UnicodeDecodeError as error:
+        raise ClaimError(f"{path.name}: not UTF-8: {error}") from None
 
 
 def parse(text: str, source: str = LEDGER) -> tuple[Claim, ...]:
@@ -167,7 +173,7 @@ def parse(text: str, source: str = LEDGER) -> tuple[Claim, ...]:
     """
     try:
         stated = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise ClaimError(f"{source}: not TOML: {error}") from None
     found = []
     for name, facts in stated.items():
@@ -336,7 +342,8 @@ def judge(claims: Iterable[Claim], table: pa.Table) -> list[Judged]:
     """Verdicts on claims from result rows.
 
     Of a task or method whose code changed, the latest code's rows count, as on
-    the board; of a seed that ran twice, the latest run.
+    the board; of a seed that ran twice, the latest run. Rows that are only
+    self-reported do not count.
 
     Parameters
     ----------
@@ -418,6 +425,7 @@ class _Rows:
         tasks = sorted({task for c in tested for task in c.tasks})
         plain = pc.and_(pc.equal(table["trial"], -1), pc.equal(table["budget_kind"], "steps"))
         plain = pc.and_(plain, pc.is_in(table["task"], value_set=_strings(tasks)))
+        plain = pc.and_(plain, pc.not_equal(table["trust"].fill_null(""), SELF_REPORTED))
         columns = ["tier", "task", "task_hash", "finished_at", "run_id"]
         newest = table.select(columns).filter(plain).sort_by([("finished_at", "ascending"), ("run_id", "ascending")])
         places = zip(newest["tier"].to_pylist(), newest["task"].to_pylist(), strict=True)

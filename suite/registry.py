@@ -598,7 +598,7 @@ class _Cache:
             stored = json.loads(self.file.read_text())
             if stored["reader"] == self.reader:
                 self.scans = dict(stored["scans"])
-        except (OSError, ValueError, TypeError, KeyError):  # no cache, or a damaged one: scan again
+        except (OSError, ValueError, TypeError, KeyError, RecursionError):  # no cache, or a damaged one: scan again
             self.changed = True
 
     def entries(self, path: Path) -> list[Entry]:
@@ -619,7 +619,7 @@ class _Cache:
         try:
             known, encoded = self.scans[str(path)]
             entries = [_decode(entry) for entry in encoded]
-        except (KeyError, TypeError, ValueError, AttributeError):
+        except (KeyError, TypeError, ValueError, AttributeError, RecursionError):
             return None
         return entries if known == stamp and all(isinstance(entry, Entry) for entry in entries) else None
 

@@ -101,7 +101,7 @@ def offences(folder: str, forbidden: tuple[str, ...], allowed: tuple[str, ...] =
     ]
 
 
-RUNNING = ("suite.runner", "suite.cli", "suite.gate", "suite.stats")
+RUNNING = ("suite.runner", "suite.cli", "suite.gate", "suite.stats", "suite.trust")
 ARROWS = [
     # the engine knows no concrete task or method, and the board only as a command
     ("suite", ("tasks", "baselines"), ()),

@@ -7,7 +7,23 @@ from typing import Annotated
 
 import typer
 
-from suite.cli import bench, board, check, claims, compare, data, gate, listing, new, reference, results, run, tune
+from suite.cli import (
+    bench,
+    board,
+    check,
+    claims,
+    compare,
+    data,
+    gate,
+    listing,
+    new,
+    reference,
+    results,
+    run,
+    submit,
+    tune,
+    verify,
+)
 from suite.registry import RegistryError, add_entry_file
 
 app = typer.Typer(
@@ -50,6 +66,8 @@ app.command("check")(check.check)
 app.command("gate")(gate.gate)
 app.add_typer(bench.app, name="bench")
 app.command("new")(new.new)
+app.command("submit")(submit.submit)
+app.command("verify")(verify.verify)
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -36,19 +36,41 @@ def validate(folders: Annotated[list[Path], typer.Argument(help="Results folders
 def compact(
     source: Annotated[Path, typer.Argument(help="Results folder to read.")],
     into: Annotated[Path, typer.Option(help="Folder of compact files.")] = Path("results"),
+    ours: Annotated[
+        bool, typer.Option("--ours", help="All of it was run here, by `levelfield run`: it counts as reproduced.")
+    ] = False,
 ) -> None:
-    """Write one immutable file per (tier, task, method@hash); exit code 1 when a file was set aside."""
+    """Write one immutable file per (tier, task, method@hash), and each method's source.
+
+    Exit code 1 when a file was set aside. Rows keep their trust level; --ours is
+    for whoever ran them and answers for it.
+    """
     from suite.store.files import compact as write
     from suite.store.files import read
+    from suite.store.schema import FIRST_HAND
 
     problems = read(source).problems
-    files = write(source, into)
+    files = write(source, into, FIRST_HAND if ours else "")
+    _keep_sources(files, into)
     for problem in problems:
         sys.stderr.write(f"levelfield: set aside: {problem}\n")
     size = sum(f.stat().st_size for f in files)
     sys.stdout.write(f"{len(files)} files, {size / 1024:.0f} kB in {into}\n")
     if problems:
         raise typer.Exit(1)
+
+
+def _keep_sources(files: list[Path], into: Path) -> None:
+    """Keep the source of every method whose results were written and that is still registered as it was."""
+    from suite.fingerprint import method_hash
+    from suite.registry import registry
+    from suite.trust.bundle import keep_source
+
+    for stem in sorted({file.stem for file in files}):
+        name, _, code = stem.rpartition("@")
+        method = registry().methods.get(name)
+        if method is not None and method_hash(method) == code:
+            keep_source(method, into)
 
 
 @app.command()

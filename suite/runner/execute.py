@@ -91,6 +91,7 @@ def train(
     outcome = Outcome(started=time.time())
     predictions: dict[str, np.ndarray] = {}
     try:
+        deterministic()  # before the seals: its first call has torch replace some of its own functions
         task = spec.info.factory(spec.info)
         with traps.guard(spec, task) if guarded else nullcontext():
             predictions = _train(spec, task, outcome, checkpoint)
@@ -157,6 +158,14 @@ def _train(spec: RunSpec, task: Any, outcome: Outcome, checkpoint: tuple[Path, f
     return predictions
 
 
+def deterministic() -> None:
+    """Take the deterministic form of every operation that has one."""
+    import torch
+
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    warnings.filterwarnings("ignore", message=".*deterministic.*")
+
+
 def make_workload(spec: RunSpec, task: Any = None) -> Any:
     """The run's workload, on its device, in one deterministic thread; `task` is the run's, when it is made already."""
     import torch
@@ -164,9 +173,8 @@ def make_workload(spec: RunSpec, task: Any = None) -> Any:
     from suite.train.workload import Context
 
     info = spec.info
+    deterministic()
     torch.manual_seed(seed_for(spec.task, "noise", spec.seed))  # for modules that draw from torch's own stream
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    warnings.filterwarnings("ignore", message=".*deterministic.*")
     context = Context(info, info.tiers[spec.tier], spec.tier, spec.recipe, spec.seed, torch.device(spec.device))
     workload = (task or info.factory(info)).workload(context)
     workload.context = context
@@ -296,31 +304,10 @@ def make_row(
         for p in outcome.curve
     ]
     row = {
-        "run_id": spec.run_id,
-        "schema_version": SCHEMA_VERSION,
-        "task": spec.task,
-        "task_version": info.version,
-        "task_hash": task_hash(info, spec.tier),
-        "family": info.family,
-        "method": spec.method,
-        "slot": spec.slot,
-        "method_hash": spec.code,
-        "hp": json.dumps(_method_hp(spec), sort_keys=True),
-        "set_hp": json.dumps(dict(spec.hp), sort_keys=True),
-        "recipe": json.dumps(spec.recipe.as_dict(), sort_keys=True),
-        "tier": spec.tier,
-        "budget_kind": spec.budget_kind,
-        "budget": float(spec.given),
-        "budget_unit": info.unit,
-        "seed": spec.seed,
-        "trial": spec.trial,
-        "trials": spec.trials,
+        **facts_of(spec),
         "status": outcome.status,
         "message": outcome.message,
         "attempts": 1,
-        "metric": metric,
-        "unit": info.metric.unit,
-        "direction": info.metric.direction,
         "score": score,
         "val_score": validated.get(metric),
         "metrics": sorted(tested.items()),
@@ -342,6 +329,35 @@ def make_row(
     row |= {k: v for k, v in (extra or {}).items() if k not in per_step}
     row |= {k: v * counts["steps"] for k, v in per_step.items() if v is not None and "steps" in counts}
     return row
+
+
+def facts_of(spec: RunSpec) -> dict[str, Any]:
+    """Columns of a row that follow from what the run is; the last of them is its id."""
+    info = spec.info
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "task": spec.task,
+        "task_version": info.version,
+        "task_hash": task_hash(info, spec.tier),
+        "family": info.family,
+        "method": spec.method,
+        "slot": spec.slot,
+        "method_hash": spec.code,
+        "hp": json.dumps(_method_hp(spec), sort_keys=True),
+        "set_hp": json.dumps(dict(spec.hp), sort_keys=True),
+        "recipe": json.dumps(spec.recipe.as_dict(), sort_keys=True),
+        "tier": spec.tier,
+        "budget_kind": spec.budget_kind,
+        "budget": float(spec.given),
+        "budget_unit": info.unit,
+        "seed": spec.seed,
+        "trial": spec.trial,
+        "trials": spec.trials,
+        "metric": info.metric.name,
+        "unit": info.metric.unit,
+        "direction": info.metric.direction,
+        "run_id": spec.run_id,
+    }
 
 
 def _score(spec: RunSpec, outcome: Outcome, predictions: Mapping[str, np.ndarray]) -> dict[str, float]:

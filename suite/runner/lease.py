@@ -94,11 +94,14 @@ class Leases:
         """Whether a lease's holder has ended; raises FileNotFoundError where there is no lease."""
         try:
             owner = json.loads(path.read_text())
-            age = time.time() - path.stat().st_mtime
-        except ValueError:  # cut off while being written
+            host, pid, born = str(owner["host"]), int(owner["pid"]), owner["born"]
+            if not 0 < pid < 2**31:
+                raise ValueError(f"no process has the number {pid}")
+        except (ValueError, TypeError, KeyError, OverflowError, RecursionError):  # cut off while being written
             return time.time() - path.stat().st_mtime > 5
-        if owner.get("host") == self.owner["host"]:
-            return _born(int(owner["pid"])) != owner.get("born")
+        age = time.time() - path.stat().st_mtime
+        if host == self.owner["host"]:
+            return _born(pid) != born
         return age > STALE_SECONDS
 
 

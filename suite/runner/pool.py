@@ -154,7 +154,7 @@ class Pool:
         """
         prepare(self.out)
         try:
-            if any(not (self.out / "costs" / f"{cost_key(s)}.json").exists() for s in specs):
+            if any(_known_cost(self.out / "costs" / f"{cost_key(s)}.json") is None for s in specs):
                 self._start_server(specs)
             costs = self._costs(specs, seconds)
         finally:
@@ -212,12 +212,12 @@ class Pool:
         costs: dict[str, dict[str, Any]] = {}
         for key, run in {cost_key(s): replace(s, seed=0) for s in specs}.items():
             file = self.out / "costs" / f"{key}.json"
-            if not file.exists():
+            if _known_cost(file) is None:
                 self.progress.running = {key: f"cost of {run.method} on {run.task}"}
                 self.report(self.progress)
                 self._time(key, run, file, seconds=seconds)
-            if file.exists():
-                costs[key] = json.loads(file.read_text())
+            if (known := _known_cost(file)) is not None:
+                costs[key] = known
         self.progress.running = {}
         return costs
 
@@ -472,6 +472,14 @@ def cost_key(spec: RunSpec) -> str:
     """Names the (task, tier, method, hyper-parameters, code) whose step cost is one."""
     scope = digest([task_hash(spec.info, spec.tier), spec.code, dict(spec.hp), spec.device], 12)
     return f"{spec.task}.{spec.tier}.{spec.method}.{scope}"
+
+
+def _known_cost(file: Path) -> dict[str, Any] | None:
+    """A step cost that was measured before; None where there is none, or a damaged one."""
+    try:
+        return read_cost(file)
+    except Refused:
+        return None
 
 
 def finished_ids(out: Path) -> set[str]:

@@ -12,6 +12,13 @@ from suite.recipe import REFERENCE, Recipe, recipe_for
 from suite.registry import Method, TaskInfo, registry
 from suite.store.schema import SCHEMA_VERSION
 
+_KINDS: dict[str, Any] = {
+    **dict.fromkeys(("task", "method", "tier", "budget_kind", "device"), str),
+    **dict.fromkeys(("seed", "trial", "trials"), int),
+    "hp": Mapping,
+    "budget": int | float | None,
+}
+
 
 @dataclass(frozen=True)
 class RunSpec:
@@ -108,9 +115,13 @@ class RunSpec:
         """
         try:
             stated = json.loads(text)
-            return cls(**stated)
-        except (ValueError, TypeError) as error:
+            spec = cls(**stated)
+        except (ValueError, TypeError, RecursionError) as error:
             raise ValueError(f"not a run specification: {error}") from None
+        for name, kind in _KINDS.items():
+            if not isinstance(value := getattr(spec, name), kind) or isinstance(value, bool):
+                raise ValueError(f"not a run specification: {name} is {str(value)[:40]!r}")
+        return spec
 
 
 def plan(

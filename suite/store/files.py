@@ -12,11 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from suite.store.schema import RUNS, SELF_REPORTED, SchemaError, conform
+from suite.store.schema import RUNS, SELF_REPORTED, SMOKE, SchemaError, conform
 
 STALE_SECONDS = 24 * 3600.0  # a file of another machine's process that is older is taken for left behind
+
+
+ROWS_LIMIT, SIZE_LIMIT = 1_000_000, 2 * 2**30  # of one file, decoded
 
 
 class StoreError(OSError):
@@ -132,11 +136,28 @@ def read_file(path: Path) -> pa.Table:
     ------
     SchemaError : not a result file this release reads, damaged included.
     """
+    return _decoded(path, str(path))
+
+
+def decode(data: bytes, source: str = "table") -> pa.Table:
+    """`read_file` of a file's content."""
+    return _decoded(pa.BufferReader(data), source)
+
+
+def _decoded(file: Path | pa.NativeFile, source: str) -> pa.Table:
     try:
-        table = pq.ParquetFile(path, memory_map=False, page_checksum_verification=True).read()
-    except (pa.ArrowException, OSError, ValueError) as error:
-        raise SchemaError(f"{path}: damaged or not Parquet ({str(error).splitlines()[0][:120]})") from None
-    return conform(table, str(path))
+        with pq.ParquetFile(file, memory_map=False, page_checksum_verification=True) as parquet:
+            facts = parquet.metadata
+            size = sum(facts.row_group(i).total_byte_size for i in range(facts.num_row_groups))
+            if not (0 <= facts.num_rows <= ROWS_LIMIT and 0 <= size <= SIZE_LIMIT):
+                raise SchemaError(f"{source}: {facts.num_rows} rows in {size} bytes: too much for one file of results")
+            table = parquet.read()
+    except SchemaError:
+        raise
+    except (pa.ArrowException, OSError, ValueError, OverflowError, MemoryError) as error:
+        told = (str(error).splitlines() or [type(error).__name__])[0]
+        raise SchemaError(f"{source}: damaged or not Parquet ({told[:120]})") from None
+    return conform(table, source)
 
 
 def read(folders: Path | str | Iterable[Path | str]) -> Read:
@@ -177,8 +198,18 @@ def _preference(table: pa.Table, i: int) -> tuple[bool, bool, str, str]:
     return (row["trust"] == SELF_REPORTED, row["status"] != "ok", str(row["finished_at"]), repr(row))
 
 
-def compact(source: Path, target: Path) -> list[Path]:
+def with_trust(table: pa.Table, level: str) -> pa.Table:
+    """The rows at another trust level; those of tier smoke stay what they are."""
+    levels = pc.if_else(pc.equal(table["tier"], SMOKE), SMOKE, level).cast(pa.string())
+    return table.set_column(table.column_names.index("trust"), RUNS.field("trust"), levels)
+
+
+def compact(source: Path, target: Path, trust: str = "") -> list[Path]:
     """Write one immutable file per (tier, task, method@hash); existing files are merged into, never lost.
+
+    Parameters
+    ----------
+    trust : level that the source's rows have from now on; "" leaves each as it is.
 
     Returns
     -------
@@ -189,7 +220,11 @@ def compact(source: Path, target: Path) -> list[Path]:
     StoreError : there is no source folder.
     SchemaError : a file that would be written is there already, damaged.
     """
-    table = read([source, *([target] if target.exists() else [])]).table
+    table = read(source).table
+    if trust:
+        table = with_trust(table, trust)
+    if target.exists():
+        table = _unique(pa.concat_tables([table, read(target).table]))
     keys = table.select(["tier", "task", "method", "method_hash"]).to_pylist()
     groups: dict[tuple[str, ...], list[int]] = {}
     for i, key in enumerate(keys):

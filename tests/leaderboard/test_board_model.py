@@ -67,7 +67,7 @@ def row(task: str, method: str, seed: int, score: float | None, **facts: Any) ->
         "environment_hash": "e1",
         "commit": "c" * 40,
         "dirty": False,
-        "trust": "self-reported",
+        "trust": "reproduced",
         "finished_at": START + timedelta(seconds=seed),
         "curve": [
             {"spent": 25.0 * i, "steps": 25 * i, "seconds": 0.5 * i, "train_loss": 1.0, "score": 2.0 / (1 + i)}
@@ -315,3 +315,36 @@ def test_every_attempted_run_is_in_exactly_one_cell() -> None:
     shown = [r.run_id for s in board.sheets.values() for c in s.cells.values() for r in c.runs]
     assert sorted(shown) == sorted(r["run_id"] for r in rows)
     assert len(board.runs) == len(rows)
+
+
+# ---------------------------------------------------------------- trust
+
+
+def test_self_reported_rows_are_told_of_and_never_compared() -> None:
+    """A rival that nobody has run again changes nothing of the others, and is in no sheet."""
+    rival = rows_of("toy", "elu", [0.01, 0.01, 0.01], trust="self-reported")
+    stated = rows_of("toy", "silu", [0.02], trust="")
+    without, found = build(table(golden())), build(table([*golden(), *rival, *stated]))
+    assert repr(found.sheets) == repr(without.sheets)
+    assert found.methods == without.methods
+    assert [(r.method, r.seed) for r in found.unverified] == [("elu", 0), ("elu", 1), ("elu", 2), ("silu", 0)]
+    assert found.left_out == {"self-reported: nobody has run it again": 4}
+
+
+def test_a_self_reported_reference_is_none() -> None:
+    worse = rows_of("toy", "reference", [9.0, 9.0, 9.0], trust="self-reported")
+    later = [{**r, "finished_at": START + timedelta(days=1), "run_id": f"later{i}"} for i, r in enumerate(worse)]
+    cell = build(table([*golden(), *later])).sheets[QUICK, "toy"].cells["reference"]
+    assert [r.score for r in cell.runs] == [1.0, 1.2, 1.4]
+
+
+def test_smoke_runs_have_no_rank_and_no_order() -> None:
+    rows = [{**r, "tier": "smoke", "trust": "smoke"} for r in golden()]
+    board = build(table(rows))
+    (sheet,) = board.sheets.values()
+    assert {cell.rank for cell in sheet.cells.values()} == {None}
+    assert {cell.letters for cell in sheet.cells.values()} == {""}
+    assert not board.unverified
+    (view,) = overviews(board)
+    assert all(row.rank is None and not row.letters for t in view.tables for row in t.rows)
+    assert {(t.headline, t.leaders) for t in view.tables} == {("", ())}

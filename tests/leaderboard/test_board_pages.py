@@ -179,6 +179,17 @@ def test_the_smoke_tier_comes_last_folded_and_marked(files: dict[str, bytes]) ->
     assert "Not evidence" in pages_of(files)["task/smoke.toy.html"].text
 
 
+def test_self_reported_results_are_listed_apart_and_on_no_board() -> None:
+    rows = [*golden(), *rows_of("toy", "elu", [0.01, 0.02], trust="self-reported")]
+    site = render(read_of(rows))
+    index = pages_of(site)["index.html"].text
+    assert "Self-reported, not ranked 1 result" in " ".join(index.split())
+    assert "2 runs (self-reported: nobody has run it again)" in index
+    assert "method/elu.html" not in site
+    assert ",elu," not in site["runs.csv"].decode()
+    assert "Self-reported, not ranked" not in render(read_of(golden()))["index.html"].decode()
+
+
 def test_the_order_of_methods_is_explained_in_the_text(files: dict[str, bytes]) -> None:
     found = pages_of(files)
     assert "Best first by mean gain" in found["index.html"].text
@@ -341,12 +352,13 @@ def evil(monkeypatch: pytest.MonkeyPatch) -> dict[str, bytes]:
     map_ |= {"solution": [[0, 1], [1, 0]], "prediction": [[0, 1], [1, 0]], "error": [[0, 0], [0, 0]]}
     bad = {
         "hp": json.dumps({EVIL: EVIL}), "message": EVIL, "digest": EVIL, "commit": EVIL, "environment_hash": f'e"{EVIL}',
-        "environment": json.dumps({EVIL: EVIL}), "trust": EVIL, "method_hash": EVIL, "metrics": [(EVIL, 1.0)],
+        "environment": json.dumps({EVIL: EVIL}), "method_hash": EVIL, "metrics": [(EVIL, 1.0)],
         "recipe": json.dumps({EVIL: {"method": EVIL, "hp": {EVIL: EVIL}}}), "unit": EVIL, "metric": EVIL,
         "budget_unit": EVIL, "slot": "activation", "family": EVIL, "task_hash": EVIL,
     }  # fmt: skip
     task = f"../../task{EVIL}"
     rows = [*rows_of(task, "reference", [1.0, 1.1], **bad), *rows_of(task, name, [0.5, None], **bad)]
+    rows += rows_of(task, name, [0.25], **bad, trust=EVIL)
     rows[0]["exhibits"] = rows[2]["exhibits"] = json.dumps({"map": map_, **talk})
     for i, r in enumerate(rows):
         r["run_id"] = f'{EVIL}"{i}'

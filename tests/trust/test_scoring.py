@@ -269,6 +269,7 @@ TIMES = {"setup_seconds": 1.0, "train_seconds": 6.0, "eval_seconds": 2.0, "predi
         ({**TIMES, "train_seconds": 60.0}, Clock(10.0, 9.5), True, False, ""),
         ({**TIMES, "train_seconds": 0.06}, Clock(10.0, 9.5), False, False, "accounts for 3.6 s"),
         ({**TIMES, "train_seconds": 0.06}, Clock(10.0, 9.5), True, False, "accounts for 3.6 s"),
+        (TIMES, Clock(999.0, 9.5), False, False, ""),
         (TIMES, Clock(10.0, 19.0), False, False, "used 19.0 s of processor time in 10.0 s; a run is one thread"),
         (TIMES, Clock(10.0, 19.0), False, True, ""),
         ({}, Clock(0.2, 0.2), False, False, ""),

@@ -80,8 +80,9 @@ def test_a_trick_is_rejected_with_its_reason(method: str, message: str, played: 
 def test_the_parent_owns_the_clock(played: Played) -> None:
     row = played["trick-forged-outcome"]
     assert row["status"] == "error"
-    assert row["message"].startswith("refused: it accounts for 0.0 s; by the parent's clock its process lived 4.")
-    assert row["wall_seconds"] > 4.0 > 1.0 > row["cpu_seconds"]
+    assert row["message"].startswith("refused: it accounts for 0.0 s; by the parent's clock its process computed for")
+    assert row["wall_seconds"] > 1.0
+    assert row["cpu_seconds"] > 1.5
 
 
 def test_predictions_that_are_no_numbers_are_a_divergence(played: Played) -> None:
