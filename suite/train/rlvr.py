@@ -25,7 +25,9 @@ from suite.train.policy import END, Policy
 from suite.train.warmstart import WarmStart
 from suite.train.workload import Context, Predictions, Task, Workload
 
-__all__ = ["Objective", "PolicyWorkload", "RlvrTask", "RlvrWorkload", "Rollouts", "WarmStart", "pass_at_k"]
+__all__ = [
+    "Objective", "PolicyWorkload", "RlvrTask", "RlvrWorkload", "Rollouts", "WarmStart", "majority_at_k", "pass_at_k",
+]  # fmt: skip
 
 PASS_AT = (1, 4, 16)
 MEASURED = ("entropy", "kl", "clip_fraction", "dead_groups")
@@ -162,9 +164,9 @@ class RlvrTask(Task):
 
         Returns
         -------
-        pass@1, pass@4, pass@16 (unbiased), greedy, retention (pass@16 over the
-        warm start's), format (share of well-formed completions), length
-        (tokens), and the run's own scalars.
+        pass@1, pass@4, pass@16 (unbiased), maj@4, maj@16 (right by majority
+        vote), greedy, retention (pass@16 over the warm start's), format (share
+        of well-formed completions), length (tokens), and the run's own scalars.
         """
         prompts, completions = answers["prompts"], predictions["completions"]
         if completions.shape != answers["start"].shape:
@@ -172,6 +174,7 @@ class RlvrTask(Task):
         right, before = self.verified(prompts, completions), self.verified(prompts, answers["start"])
         largest = max(k for k in PASS_AT if k <= completions.shape[1])
         metrics = {f"pass@{k}": pass_at_k(right, k) for k in PASS_AT if k <= largest}
+        metrics |= {f"maj@{k}": majority_at_k(completions, right, k) for k in PASS_AT if 1 < k <= largest}
         flat = completions.reshape(-1, self.limit)
         return {
             **metrics,
@@ -220,6 +223,27 @@ def pass_at_k(right: np.ndarray, k: int) -> float:
     i = np.arange(1, n + 1)
     factors = np.where(i[None, :] > wrong[:, None], 1.0 - k / np.maximum(i, k), 1.0)
     return float(1.0 - factors.prod(axis=1).mean())
+
+
+def majority_at_k(completions: np.ndarray, right: np.ndarray, k: int) -> float:
+    """Share of right answers when each k samples in a row vote for one; the earliest of the most frequent wins.
+
+    Parameters
+    ----------
+    completions : (problems, n, T) tokens; equal ones vote for one answer. Those beyond a multiple of k are unused.
+    right : (problems, n) bool.
+    k : votes, at most n.
+
+    Notes
+    -----
+    Majority vote as in B. Brown et al., "Large Language Monkeys: Scaling
+    Inference Compute with Repeated Sampling", arXiv 2407.21787.
+    """
+    used = right.shape[1] // k * k
+    votes = completions[:, :used].reshape(-1, k, completions.shape[2])
+    same = (votes[:, :, None] == votes[:, None, :]).all(axis=-1)
+    winner = same.sum(axis=2).argmax(axis=1)
+    return float(right[:, :used].reshape(-1, k)[np.arange(len(votes)), winner].mean())
 
 
 class PolicyWorkload(Workload):

@@ -24,7 +24,7 @@ from suite.train.decode import completion_logits, sample, token_entropy, token_l
 from suite.train.loop import Trainer
 from suite.train.objective import Objective
 from suite.train.policy import Policy
-from suite.train.rlvr import RlvrTask, RlvrWorkload, pass_at_k
+from suite.train.rlvr import RlvrTask, RlvrWorkload, majority_at_k, pass_at_k
 from suite.train.workload import Context
 
 NAMES = [t.name for t in suite.tasks(family="rlvr")]
@@ -580,6 +580,26 @@ def test_pass_at_k_needs_k_samples(k):
         pass_at_k(np.ones((2, 4), dtype=bool), k)
 
 
+@given(st.integers(1, 3), st.integers(2, 4), st.data())
+def test_majority_at_k_is_the_vote_of_every_k_samples_in_a_row(blocks, k, data):
+    answers = st.tuples(st.integers(0, 1), st.integers(0, 1))
+    count = k * blocks + data.draw(st.integers(0, k - 1))
+    samples = data.draw(st.lists(st.lists(answers, min_size=count, max_size=count), min_size=1, max_size=3))
+    truth = (1, 0)
+    votes = [row[b * k : (b + 1) * k] for row in samples for b in range(blocks)]
+    elected = [max(dict.fromkeys(vote), key=vote.count) for vote in votes]
+    right = np.array([[answer == truth for answer in row] for row in samples])
+    got = majority_at_k(np.array(samples), right, k)
+    assert got == pytest.approx(np.mean([answer == truth for answer in elected]), abs=1e-12)
+
+
+def test_a_policy_that_is_right_more_often_than_wrong_in_any_one_way_gains_by_voting():
+    completions = np.array([[[1], [2], [3], [1]], [[1], [1], [2], [2]]])
+    right = completions[..., 0] == 1
+    assert majority_at_k(completions, right, 4) == 1.0
+    assert pass_at_k(right, 1) == 0.5
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_scores_of_perfect_and_of_empty_completions(name):
     task = TASKS[name]
@@ -590,12 +610,12 @@ def test_scores_of_perfect_and_of_empty_completions(name):
     samples = tier.sizes["test_samples"]
     perfect = {"completions": np.repeat(solved[:, None], samples, axis=1), "greedy": solved, **scalars}
     metrics = task.score(perfect, answers)
-    assert [metrics[m] for m in ("pass@1", "pass@4", "pass@16", "greedy", "format")] == [1.0] * 5
+    assert [metrics[m] for m in ("pass@1", "pass@4", "pass@16", "maj@4", "maj@16", "greedy", "format")] == [1.0] * 7
     assert metrics["retention"] >= 1.0
     assert metrics["kl"] == 0.25
     empty = {"completions": np.zeros_like(perfect["completions"]), "greedy": np.zeros_like(solved), **scalars}
     metrics = task.score(empty, answers)
-    assert [metrics[m] for m in ("pass@1", "pass@16", "greedy", "format", "retention")] == [0.0] * 5
+    assert [metrics[m] for m in ("pass@1", "pass@16", "maj@16", "greedy", "format", "retention")] == [0.0] * 6
     assert metrics["length"] == 1.0
 
 
