@@ -14,7 +14,7 @@ from torch import Tensor
 from suite.recipe import Recipe
 from suite.train.average import Averager
 from suite.train.checkpoint import Checkpoint
-from suite.train.roles import param_groups
+from suite.train.roles import param_groups, without_roles
 from suite.train.step import Stepper, hessian_vector
 from suite.train.workload import Workload
 
@@ -65,7 +65,10 @@ class Trainer:
         self.workload = workload
         self.budget = budget
         model = workload.model
-        self.optimizer = recipe["optimizer"].make(param_groups(model))
+        groups = param_groups(model)
+        if "gradient" not in recipe and _is_torchs(recipe["optimizer"].entry.factory):
+            groups = without_roles(groups)  # the same updates; each group costs a step some microseconds
+        self.optimizer = recipe["optimizer"].make(groups)
         self.stepper: Stepper = (
             recipe["gradient"].make(self.optimizer) if "gradient" in recipe else Stepper(self.optimizer)
         )
@@ -234,6 +237,11 @@ class _Evaluating:
         self.weights.__exit__(None, None, None)
         trainer.workload.model.train()
         _switch(trainer.optimizer, "train")
+
+
+def _is_torchs(factory: object) -> bool:
+    """Whether an optimizer is one of torch's own classes, which treat every parameter alike."""
+    return isinstance(factory, type) and factory.__module__.startswith("torch.optim")
 
 
 def _tell(part: object, hook: str, fact: object) -> None:

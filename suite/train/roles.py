@@ -132,6 +132,15 @@ def param_groups(model: nn.Module) -> list[dict[str, Any]]:
     return [groups[role] for role in ROLES if role in groups]
 
 
+def without_roles(groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The groups of `param_groups` for an optimizer that knows no roles: one decayed, one not."""
+    merged: dict[Any, dict[str, Any]] = {}
+    for group in groups:
+        rest = {key: value for key, value in group.items() if key not in ("params", "role")}
+        merged.setdefault(tuple(sorted(rest.items())), {**rest, "params": []})["params"].extend(group["params"])
+    return list(merged.values())
+
+
 def _stated(module: nn.Module) -> str:
     return getattr(module, "levelfield_role", "")
 

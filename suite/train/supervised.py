@@ -133,10 +133,13 @@ class SupervisedWorkload(Workload):
 
     def _loss(self, x: Tensor, y: Tensor) -> Tensor:
         logits = self.model(x)
+        flat, classes = (logits, y) if y.ndim == 1 else (logits.flatten(0, -2), y.flatten())
+        if not (self.times or self.kept or self.estimators):
+            return self.criterion(flat, classes)
         timed = {"progress": self.progress} if self.times else {}
         features = {name: kept.flatten(0, -2) for name, kept in self.kept.items()}
         self.kept.clear()
-        loss = self.criterion(logits.flatten(0, -2), y.flatten(), **features, **timed)
+        loss = self.criterion(flat, classes, **features, **timed)
         if not self.estimators:
             return loss
         pairs = zip(logits.detach(), y, strict=True)

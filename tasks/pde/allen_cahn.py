@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from suite import Metric, Paper, Tier, define_task
-from suite.train.derivatives import Field
-from suite.train.jets import through
+from suite.train.derivatives import Engine, Field
+from suite.train.jets import AxisJets, through
 from suite.train.pinn import Condition, Domain, PdeTask, condition, seam, value
 from tasks.pde.spectral import GridSolution, Periodic, solve
 
@@ -52,7 +52,7 @@ def solution() -> GridSolution:
     "allen-cahn",
     title="Allen-Cahn",
     family="pde",
-    version=1,
+    version=2,
     metric=METRIC,
     slots=SLOTS,
     recipe=LBFGS,
@@ -81,6 +81,10 @@ class AllenCahn(PdeTask):
     hard_names = ("initial",)
     reference_error = 2e-7
     reaction = 5.0
+
+    @property
+    def jets(self) -> Engine:
+        return AxisJets({X: 2, T: 1})
 
     def residual(self, x: Tensor, *fields: Field) -> Tensor:
         (u,) = fields

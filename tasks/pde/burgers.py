@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from suite import Metric, Paper, Tier, define_task
-from suite.train.derivatives import Field
-from suite.train.jets import through
+from suite.train.derivatives import Engine, Field
+from suite.train.jets import AxisJets, through
 from suite.train.pinn import Condition, Domain, PdeTask, condition, value
 
 X, T = 0, 1
@@ -37,7 +37,7 @@ WIDE = {"width": 256, "blocks": 2, "initial": 257, "boundary": 257, "points": 81
     "burgers",
     title="Burgers",
     family="pde",
-    version=1,
+    version=2,
     metric=METRIC,
     slots=SLOTS,
     recipe=LBFGS,
@@ -63,6 +63,10 @@ class Burgers(PdeTask):
     hard_names = ("initial", "boundary")
     reference_error = 1e-13
     advection = 1.0
+
+    @property
+    def jets(self) -> Engine:
+        return AxisJets({X: 2, T: 1})
 
     def residual(self, x: Tensor, *fields: Field) -> Tensor:
         (u,) = fields

@@ -13,7 +13,7 @@ from suite.train.rlvr import RlvrTask, WarmStart
 OPERATORS = "+-*"
 LARGEST_TARGET = 99
 SIZES = {
-    "prompts": 32, "samples": 8, "refresh": 4,
+    "prompts": 64, "samples": 8, "refresh": 2,
     "eval_prompts": 64, "eval_samples": 4, "test_prompts": 512, "test_samples": 16,
 }  # fmt: skip
 SMOKE = {**SIZES, "prompts": 4, "eval_prompts": 16, "test_prompts": 32}
@@ -23,13 +23,13 @@ SMOKE = {**SIZES, "prompts": 4, "eval_prompts": 16, "test_prompts": 32}
     "countdown3-rlvr",
     title="Countdown with three numbers by verified rewards",
     family="rlvr",
-    version=2,
+    version=3,
     unit="generated tokens",
     metric=Metric("pass@1", "share", "max", floor=1.0, chance=0.0),
     slots=("objective", "optimizer", "gradient", "schedule", "averaging", "regularizer", "data"),
     recipe={
         "objective": "grpo",
-        "optimizer": ("adamw", {"lr": 5e-4, "weight_decay": 0.0}),
+        "optimizer": ("adamw", {"lr": 8e-4, "weight_decay": 0.0}),
         "gradient": ("grad-clip", {"max_norm": 1.0}),
         "schedule": ("linear", {"warmup": 0.02}),
         "averaging": "last",
@@ -37,7 +37,7 @@ SMOKE = {**SIZES, "prompts": 4, "eval_prompts": 16, "test_prompts": 32}
     },
     tiers={
         "smoke": Tier(3_000, evals=2, sizes=SMOKE),
-        "quick": Tier(1_200_000, evals=20, sizes=SIZES),
+        "quick": Tier(1_500_000, evals=20, sizes=SIZES),
     },
     noise={},
 )  # fmt: skip

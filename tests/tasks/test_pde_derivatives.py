@@ -190,3 +190,33 @@ def test_only_elementwise_deterministic_activations_run_on_jets(activation, fits
 def test_a_network_with_an_unknown_layer_does_not_run_on_jets():
     net = nn.Sequential(nn.Linear(2, 4), nn.Tanh(), nn.Linear(4, 1))  # a bare tanh has no rule
     assert not agrees(AxisJets({0: 2}), net, points().float(), lambda x, u: u.d(0, 0))
+
+
+@pytest.mark.parametrize("function", [torch.tanh, torch.sin, torch.cos, torch.exp], ids=lambda f: f.__name__)
+@pytest.mark.parametrize("summed", [False, True])
+@pytest.mark.parametrize("constant", [False, True], ids=["directions of each point", "one direction for all"])
+def test_the_backward_pass_of_a_jet_is_right_and_can_be_differentiated_again(function, summed, constant):
+    stream = torch.Generator().manual_seed(2)
+
+    def draw(*shape: int) -> Tensor:
+        return torch.randn(*shape, dtype=torch.float64, generator=stream).requires_grad_()
+
+    rows = 1 if summed else 2
+    z0, z1, z2 = draw(4, 3), draw(3, 1 if constant else 4, 3), draw(rows, 4, 3)
+    counts = (3, 3) if summed else (3, 2)
+
+    def values(*parts: Tensor | None) -> tuple[Tensor, ...]:
+        out = through(function, Jet(parts, counts, summed)).parts
+        return tuple(p for p in out if p is not None)
+
+    def by_hand(*parts: Tensor | None) -> tuple[Tensor, ...]:
+        jet = Jet(parts, counts, summed)
+        wrapped = lambda z: function(z)  # noqa: E731  no rule is known for it: automatic differentiation
+        return tuple(p for p in through(wrapped, jet).parts if p is not None)
+
+    for parts in ((z0, z1, z2), (z0, z1, None)):
+        for ours, theirs in zip(values(*parts), by_hand(*parts), strict=True):
+            torch.testing.assert_close(ours, theirs)
+    assert torch.autograd.gradcheck(values, (z0, z1, z2))
+    assert torch.autograd.gradgradcheck(values, (z0, z1, z2))
+    assert torch.autograd.gradcheck(lambda a, b: values(a, b, None), (z0, z1))
