@@ -192,6 +192,7 @@ def test_landlock_alone_keeps_writes_and_connections_away(tricks: Tricks) -> Non
     assert not (done.place / "outside").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(bool(unavailable()), reason=unavailable() or "bubblewrap works")
 def test_a_run_is_the_same_in_the_sandbox(played: Played, tricks: Tricks) -> None:
     place, entry = tricks("same")
