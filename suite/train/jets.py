@@ -223,7 +223,7 @@ class _ComposedTwice(torch.autograd.Function):
         return f0, f1 * z1, y2 if z2 is None else y2.addcmul_(f1, z2)
 
     @staticmethod
-    def backward(context: Any, g0: Tensor, g1: Tensor, g2: Tensor) -> Any:  # type: ignore[override]
+    def backward(context: Any, g0: Tensor, g1: Tensor, g2: Tensor) -> Any:
         z0, z1, z2, f1, f2, f3 = context.saved_tensors
         if torch.is_grad_enabled():  # what was saved is cut off from z0
             _, f1, f2, f3 = context.rule(z0, 3)
@@ -282,7 +282,7 @@ def through(function: Any, x: Any) -> Any:
         return function(x)
     rule = _RULES.get(type(function)) or _RULES.get(function)
     if rule and x.order == 2 and x.parts[1] is not None:
-        return x._like(_ComposedTwice.apply(rule, x.counts[1], x.summed, *x.parts))  # type: ignore[no-untyped-call]
+        return x._like(_ComposedTwice.apply(rule, x.counts[1], x.summed, *x.parts))
     outer = rule(x.value, x.order) if rule else scalar_derivatives(function, x.value, x.order)
     if outer[0].shape != x.value.shape:
         raise TypeError(f"{function} changes the number of columns and has no rule for jets")
