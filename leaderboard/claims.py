@@ -19,7 +19,11 @@ from suite.stats import Interval
 
 PAGE = "claims.html"
 ORDER = ("holds", "opposite", "does not separate", "not tested")
-PLURAL = {"holds": "hold", "opposite": "come out opposite", "does not separate": "do not separate"}
+WORDS = {  # verdict -> of one claim, of several
+    "holds": ("holds", "hold"),
+    "opposite": ("comes out opposite", "come out opposite"),
+    "does not separate": ("does not separate", "do not separate"),
+}
 CLASSES = {"holds": "better", "opposite": "worse", "does not separate": "tied", "not tested": "none"}
 
 
@@ -59,7 +63,7 @@ class Claims:
     @property
     def summary(self) -> str:
         """Counts of the verdicts, in words."""
-        words = [f"{self.counts[word]} {many}" for word, many in PLURAL.items() if self.counts[word]]
+        words = [f"{count} {WORDS[verdict][count > 1]}" for verdict in WORDS if (count := self.counts[verdict])]
         return ", ".join(words) or "no comparison has its runs yet"
 
     @cached_property
