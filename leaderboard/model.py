@@ -257,7 +257,7 @@ class Sheet:
     @cached_property
     def info(self) -> TaskInfo | None:
         """The task's stated facts, when this release still has it."""
-        return registry().tasks.get(self.task)
+        return registry().find_task(self.task)
 
     @property
     def title(self) -> str:
@@ -572,7 +572,7 @@ def _sheet(part: Slice, task: str, runs: Sequence[Run], left: dict[str, set[int]
 
 def _full_budget(part: Slice, task: str, runs: Sequence[Run]) -> float:
     """The tier's budget: as stated where runs have it, else that of most methods' runs (the smallest of several)."""
-    info = registry().tasks.get(task)
+    info = registry().find_task(task)
     stated = float(info.tiers[part.tier].budget) if info and part.tier in info.tiers else NAN
     if any(r.budget == stated for r in runs):
         return stated

@@ -36,11 +36,42 @@ def arrays(name: str, key: str, make: Callable[[], Mapping[str, np.ndarray]]) ->
             return {k: stored[k] for k in stored.files}
     except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile):
         made = {k: np.asarray(v) for k, v in make().items()}
+    _keep(file, lambda temporary: np.savez(temporary, **made))  # type: ignore[arg-type]
+    return made
+
+
+def content(name: str, key: str, make: Callable[[], bytes]) -> bytes:
+    """The bytes of ``make()``, from disk when they were made before under the same key.
+
+    Parameters
+    ----------
+    name, key : as for `arrays`.
+    make : makes the bytes; called when there is no file, or a damaged one.
+
+    Notes
+    -----
+    A file is the sha256 of its content, then the content, written whole or not
+    at all. An unwritable folder means no caching.
+    """
+    file = folder() / "content" / f"{name}-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
+    size = hashlib.sha256().digest_size
+    try:
+        stored = file.read_bytes()
+    except OSError:
+        stored = b""
+    if stored and hashlib.sha256(stored[size:]).digest() == stored[:size]:
+        return stored[size:]
+    made = make()
+    _keep(file, lambda temporary: temporary.write_bytes(hashlib.sha256(made).digest() + made))
+    return made
+
+
+def _keep(file: Path, write: Callable[[Path], object]) -> None:
+    """Have a file written whole or not at all; not at all where the folder cannot be written."""
+    temporary = file.with_name(f".{file.stem}.{os.getpid()}{file.suffix}")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        temporary = file.with_name(f".{file.name}.{os.getpid()}.npz")
-        np.savez(temporary, **made)  # type: ignore[arg-type]
+        write(temporary)
         os.replace(temporary, file)
     except OSError:
         pass
-    return made

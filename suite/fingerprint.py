@@ -54,8 +54,12 @@ def method_hash(method: Method) -> str:
 
 
 def task_hash(task: TaskInfo, tier: str) -> str:
-    """Content hash of one tier of a task: code, stated facts and sizes; prose and noise left out."""
-    return digest([source_hash(task.path), task.version, asdict(task.tiers[tier])], 12)
+    """Content hash of one tier of a task: code, stated facts and sizes; prose and noise left out.
+
+    The version of the extra package that a task requires is part of it.
+    """
+    extra = [f"{task.requires} {package_version(task.requires)}"] if task.requires else []
+    return digest([source_hash(task.path), task.version, asdict(task.tiers[tier]), *extra], 12)
 
 
 def sources(path: str | Path) -> list[Path]:
@@ -220,12 +224,16 @@ def _packages_hash() -> str:
     return digest(sorted(f"{d.name}=={d.version}" for d in metadata.distributions()), 12)
 
 
-def _version(package: str) -> str:
+def package_version(package: str) -> str:
+    """Version of an installed package by its import name, as its metadata say; "" where it is not installed."""
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
-        module = sys.modules.get(package)
-        return str(getattr(module, "__version__", ""))
+        return ""
+
+
+def _version(package: str) -> str:
+    return package_version(package) or str(getattr(sys.modules.get(package), "__version__", ""))
 
 
 @functools.cache

@@ -21,11 +21,11 @@ import json
 import operator
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NoReturn
 
 from suite.facts import FACTS, FAMILIES, Metric, Noise, Paper, Tier
 from suite.slots import SLOTS
@@ -36,6 +36,7 @@ ENTRY_POINT_GROUP = "levelfield.entries"
 _CALLABLES = {**FACTS, **{c.__name__: c for c in (Uniform, LogUniform, IntUniform, Choice)}}
 _DECORATORS = {slot.decorator: name for name, slot in SLOTS.items()} | {"define_task": "task"}
 _CACHE_VERSION = 1
+_NAME = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-.")
 
 
 class RegistryError(Exception):
@@ -72,9 +73,14 @@ class Entry:
     def factory(self) -> Any:
         """The registered class or function (imports its module)."""
         registered = _registered(self.module)
-        if self.name not in registered:
-            raise RegistryError(f"{self.path}:{self.line}: importing the file did not register {self.name!r}")
-        return registered[self.name]
+        if self.registered_as not in registered:
+            raise RegistryError(f"{self.path}:{self.line}: importing the file did not register {self.registered_as!r}")
+        return registered[self.registered_as]
+
+    @property
+    def registered_as(self) -> str:
+        """The name that its decorator states."""
+        return self.name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,6 +155,10 @@ class TaskInfo(Entry):
     data : name of the real data set it needs, or "".
     target : value of the metric that counts as reached, for time-to-target.
     imports : heavy modules it uses; the warm server imports them once.
+    requires : import name of an extra package it needs, or ""; its version is part of the task's content hash.
+    members : "module:attribute" of a mapping in that package whose keys, with "-" for "_", may take the place of
+        the "*" that ends an open task's name; "" for every other task.
+    pattern, member : of a task made from an open one: its name, and what took the place of "*".
     """
 
     family: str
@@ -165,13 +175,42 @@ class TaskInfo(Entry):
     paper: Paper | None = None
     superseded_by: str = ""
     imports: tuple[str, ...] = ()
+    requires: str = ""
+    members: str = ""
+    pattern: str = ""
+    member: str = ""
+
+    @property
+    def registered_as(self) -> str:
+        return self.pattern or self.name
+
+    def member_names(self) -> list[str] | None:
+        """What may take the place of "*" (imports the extra package, not torch); None where that is not installed."""
+        if importlib.util.find_spec(self.requires) is None:
+            return None
+        module, _, attribute = self.members.partition(":")
+        return sorted(name.replace("_", "-") for name in getattr(importlib.import_module(module), attribute))
+
+    def of_member(self, member: str) -> TaskInfo:
+        """The task that an open task is with `member` in the place of "*"."""
+        title = self.title.replace("*", member.replace("-", " "))
+        name = self.name.replace("*", member)
+        return replace(self, name=name, title=title[:1].upper() + title[1:], pattern=self.name, member=member)
 
 
 class Registry:
-    """All tasks and methods of the installed packages, entry points and extra files."""
+    """All tasks and methods of the installed packages, entry points and extra files.
+
+    Attributes
+    ----------
+    tasks, methods : entries by name.
+    open_tasks : tasks whose name ends in "*", a task for every name of an extra package; in no list of tasks.
+    problems : what could not be read.
+    """
 
     def __init__(self, extra: tuple[str, ...] = ()) -> None:
         self.tasks: dict[str, TaskInfo] = {}
+        self.open_tasks: dict[str, TaskInfo] = {}
         self.methods: dict[str, Method] = {}
         self.problems: list[RegistryError] = []
         cache = _Cache()
@@ -186,7 +225,9 @@ class Registry:
         cache.save()
 
     def _add(self, entry: Entry) -> None:
-        table: dict[str, Any] = self.tasks if isinstance(entry, TaskInfo) else self.methods
+        table: dict[str, Any] = self.methods
+        if isinstance(entry, TaskInfo):
+            table = self.open_tasks if entry.members else self.tasks
         other = table.get(entry.name)
         if other is not None and (other.path, other.line) != (entry.path, entry.line):
             self.problems.append(
@@ -199,15 +240,36 @@ class Registry:
         table[entry.name] = entry
 
     def task(self, name: str) -> TaskInfo:
-        return self._get(self.tasks, name, "task")
+        found = self.find_task(name)
+        return found if found is not None else self._unknown(name, "task", self.task_names(name))
 
     def method(self, name: str) -> Method:
-        return self._get(self.methods, name, "method")
+        return self.methods[name] if name in self.methods else self._unknown(name, "method", self.methods)
 
-    def _get(self, table: Mapping[str, Any], name: str, kind: str) -> Any:
-        if name in table:
-            return table[name]
-        near = difflib.get_close_matches(name, table, n=3, cutoff=0.5)
+    def find_task(self, name: str) -> TaskInfo | None:
+        """The task of that name, or None.
+
+        Where the package of an open task is not installed, every name that fits it is taken, so that
+        results from elsewhere can be shown; a run then says what is missing.
+        """
+        if name in self.tasks:
+            return self.tasks[name]
+        for info in self._open_to(name):
+            member, names = name.removeprefix(info.name[:-1]), info.member_names()
+            if member in names if names is not None else bool(member) and not set(member) - _NAME:
+                return info.of_member(member)
+        return None
+
+    def task_names(self, like: str) -> list[str]:
+        """Names of all tasks, those of an open task among them where `like` begins as they do."""
+        members = [info.name[:-1] + m for info in self._open_to(like) for m in info.member_names() or ()]
+        return [*self.tasks, *members]
+
+    def _open_to(self, name: str) -> list[TaskInfo]:
+        return [info for info in self.open_tasks.values() if name.startswith(info.name[:-1])]
+
+    def _unknown(self, name: str, kind: str, names: Iterable[str]) -> NoReturn:
+        near = difflib.get_close_matches(name, list(names), n=3, cutoff=0.5)
         hint = f"did you mean {' or '.join(near)}?" if near else f"see `levelfield {kind}s`"
         broken = "".join(f"\nnot read: {problem}" for problem in self.problems)
         raise UnknownName(f"no {kind} named {name!r}; {hint}{broken}")
@@ -227,8 +289,9 @@ def registry() -> Registry:
 def rename_task(name: str, alias: str) -> None:
     """Register a task under another name, in this process, instead of its own."""
     known = registry()
-    info = known.tasks.pop(name)
-    known.tasks[alias] = replace(info, name=alias, title="")
+    info = known.task(name)
+    known.tasks.pop(name, None)
+    known.tasks[alias] = replace(info, name=alias, title="", pattern="")
     _registered(info.module)[alias] = info.factory
 
 
@@ -429,16 +492,17 @@ def _entry(kind: str, node: ast.expr, names: Mapping[str, Any], path: Path, attr
     if len(node.args) != 1:
         raise RegistryError(f"{where}: @{kind} takes the entry's name and keyword facts")
     name = _literal(node.args[0], names, path)
-    if not isinstance(name, str) or not name or set(name) - set("abcdefghijklmnopqrstuvwxyz0123456789-."):
+    bare = name.removesuffix("*") if isinstance(name, str) and kind == "task" else name
+    if not isinstance(bare, str) or not bare or set(bare) - _NAME:
         raise RegistryError(f"{where}: a name is lower-case letters, digits, '-' and '.', got {name!r}")
     facts = {k.arg: _literal(k.value, names, path) for k in node.keywords if k.arg}
     common: dict[str, Any] = {"name": name, "path": str(path), "line": node.lineno, "attribute": attribute, "doc": doc}
     cls: type[Entry] = TaskInfo if kind == "task" else Method
     if kind != "task":
         common["slot"] = kind
-    unknown = set(facts) - set(cls.__dataclass_fields__) | set(facts) & set(common)
-    if unknown:
-        known = sorted(set(cls.__dataclass_fields__) - set(common))
+    stated = set(cls.__dataclass_fields__) - set(common) - {"pattern", "member"}
+    if unknown := set(facts) - stated:
+        known = sorted(stated)
         raise RegistryError(f"{where}: {name!r} states unknown facts {sorted(unknown)}; known: {', '.join(known)}")
     for key in ("families", "slots", "imports"):
         if isinstance(facts.get(key), list):
@@ -467,7 +531,7 @@ def _noise(stated: Any, where: str) -> Any:
 _TYPES: dict[str, Any] = {
     **dict.fromkeys(("families", "slots", "imports"), tuple),
     **dict.fromkeys(("defaults", "space", "recipe", "tiers", "noise"), Mapping),
-    **dict.fromkeys(("title", "system", "confidence", "requires", "data", "unit", "superseded_by"), str),
+    **dict.fromkeys(("title", "system", "confidence", "requires", "members", "data", "unit", "superseded_by"), str),
     **dict.fromkeys(("passes", "lr_scale"), int | float),
     **dict.fromkeys(("surrogate", "stochastic", "vmap", "compiles"), bool),
     "version": int,
@@ -497,6 +561,11 @@ def _check(entry: Entry, where: str) -> None:
         if wrong or entry.family not in FAMILIES:
             raise RegistryError(
                 f"{where}: {entry.name!r}: unknown family or slots {sorted(wrong)}; slots: {', '.join(SLOTS)}"
+            )
+        if entry.name.endswith("*") != bool(entry.members) or (entry.members and not entry.requires):
+            raise RegistryError(
+                f"{where}: {entry.name!r}: a name that ends in '*', `members` and `requires` go together: "
+                "the star stands for the names of an extra package"
             )
 
 

@@ -35,6 +35,9 @@ def tasks(
         for t in found
     ]
     print_table(rows, {k: k for k in ("name", "family", "metric", "tiers", "data", "title")})
+    for t in registry().open_tasks.values():
+        if family in (None, t.family):
+            sys.stdout.write(f"\nalso {t.name}: {t.summary}\n")
     _report_problems()
 
 
@@ -72,15 +75,15 @@ def show(name: Annotated[str, typer.Argument(help="A method, a task or a slot.")
     known = registry()
     if name in known.methods:
         _show_method(known.methods[name], json)
-    elif name in known.tasks:
-        _show_task(known.tasks[name], json)
+    elif (info := known.find_task(name)) is not None:
+        _show_task(info, json)
     elif name in suite.SLOTS:
         slot = suite.SLOTS[name]
         facts = {"slot": slot.name, "signature": slot.signature, "summary": slot.summary}
         facts["methods"] = ", ".join(m.name for m in suite.methods(name))
         print_json(facts) if json else _print_facts(facts)
     else:
-        near = difflib.get_close_matches(name, [*known.methods, *known.tasks, *suite.SLOTS], n=3, cutoff=0.5)
+        near = difflib.get_close_matches(name, [*known.methods, *known.task_names(name), *suite.SLOTS], n=3, cutoff=0.5)
         hint = f"did you mean {' or '.join(near)}?" if near else "see `levelfield methods` and `levelfield tasks`"
         broken = "".join(f"\nnot read: {problem}" for problem in known.problems)
         raise UnknownName(f"no method, task or slot named {name!r}; {hint}{broken}")
@@ -130,7 +133,7 @@ def _show_task(task: suite.TaskInfo, json: bool) -> None:
             "reference": "\n".join(recipe),
             "tiers": "\n".join(tiers),
             "noise": "\n".join(noise) or "not measured",
-            "data": task.data or "embedded",
+            "data": task.data or task.requires or "embedded",
             "source": facts["source"],
         }
     )

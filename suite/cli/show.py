@@ -92,6 +92,7 @@ def task_facts(task: TaskInfo) -> dict[str, Any]:
         "unit": task.unit,
         "noise": {k: asdict(v) for k, v in task.noise.items()},
         "data": task.data,
+        "requires": task.requires,
         "paper": asdict(task.paper) if task.paper else None,
         "source": f"{task.path}:{task.line}",
     }

@@ -317,7 +317,7 @@ def _listed(names: Iterable[object]) -> str:
 
 def _facts(cell: Cell, base: Listing, head: Listing) -> Facts:
     """What is known of the cell's task; base's word counts before head's, and head's before this code's."""
-    info = registry().tasks.get(cell.task)
+    info = registry().find_task(cell.task)
     stated = asdict(Facts.of(info, cell.tier)) if info else {}
     for side in (head, base):
         stated |= side.facts.get((cell.tier, cell.task), {})

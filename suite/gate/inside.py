@@ -53,14 +53,12 @@ def listing(request: Request) -> Request:
     from suite.runner.spec import plan
 
     known, tier = registry(), request["tier"]
-    tasks = [
-        name for name in request["tasks"] or known.tasks if name in known.tasks and tier in known.tasks[name].tiers
-    ]
+    found = {name: known.find_task(name) for name in request["tasks"] or known.tasks}
+    tasks = {name: info for name, info in found.items() if info is not None and tier in info.tiers}
     methods = [m for m in request["methods"] or known.methods if all(part in known.methods for part in m.split("+"))]
-    specs, _ = plan(tasks, [REFERENCE, *(m for m in methods if m != REFERENCE)], tier, [0])
+    specs, _ = plan(list(tasks), [REFERENCE, *(m for m in methods if m != REFERENCE)], tier, [0])
     facts = {}
-    for name in tasks:
-        info = known.tasks[name]
+    for name, info in tasks.items():
         noise = asdict(info.noise[tier]) if tier in info.noise else {}
         facts[name] = {
             "direction": info.metric.direction,
@@ -72,7 +70,7 @@ def listing(request: Request) -> Request:
     return {
         "facts": facts,
         "cells": [[s.task, s.method, s.code] for s in specs],
-        "tasks": sorted(known.tasks),
+        "tasks": sorted({*known.tasks, *tasks}),
         "methods": sorted(known.methods),
         "engine": engine_hash(),
         "problems": [str(p) for p in known.problems],

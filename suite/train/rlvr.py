@@ -87,6 +87,14 @@ class RlvrTask(Task):
         prompts = self.prompts("train").numpy()
         return prompts, self.solve(prompts)
 
+    def split(self) -> dict[str, list[str]]:
+        """The prompts of "train", "validation" and "test", each split in one fixed shuffled order."""
+        texts: dict[str, list[str]] = {"test": [], "validation": [], "train": []}
+        for prompt in sorted(self.space(), key=_hash):
+            tenth = _hash(self.combination(prompt)) % 10 - self.test_tenths
+            texts["test" if tenth < 0 else "validation" if tenth == 0 else "train"].append(prompt)
+        return texts
+
     def verify(self, prompts: np.ndarray, completions: np.ndarray) -> np.ndarray:
         """(n,) bool: whether each of (n, limit) completions is right; nothing but the exact answer is."""
         return (completions == self.solve(prompts)).all(axis=1)
@@ -114,11 +122,7 @@ class RlvrTask(Task):
 
     @functools.cached_property
     def _splits(self) -> dict[str, Tensor]:
-        texts: dict[str, list[str]] = {"test": [], "validation": [], "train": []}
-        for prompt in sorted(self.space(), key=_hash):
-            tenth = _hash(self.combination(prompt)) % 10 - self.test_tenths
-            texts["test" if tenth < 0 else "validation" if tenth == 0 else "train"].append(prompt)
-        return {name: torch.from_numpy(self.encode(found)).long() for name, found in texts.items()}
+        return {name: torch.from_numpy(self.encode(found)).long() for name, found in self.split().items()}
 
     def prompts(self, split: str) -> Tensor:
         """(n, S) tokens of the prompts of "train", "validation" or "test", in one fixed shuffled order."""
@@ -165,7 +169,7 @@ class RlvrTask(Task):
         Returns
         -------
         pass@1, pass@4, pass@16 (unbiased), maj@4, maj@16 (right by majority
-        vote), greedy, retention (pass@16 over the warm start's), format (share
+        vote), greedy, retention (pass@16 over the warm start's; NaN where that has none), format (share
         of well-formed completions), length (tokens), and the run's own scalars.
         """
         prompts, completions = answers["prompts"], predictions["completions"]
@@ -179,7 +183,7 @@ class RlvrTask(Task):
         return {
             **metrics,
             "greedy": float(self.verify(prompts, predictions["greedy"]).mean()),
-            "retention": metrics[f"pass@{largest}"] / pass_at_k(before, largest),
+            "retention": metrics[f"pass@{largest}"] / pass_at_k(before, largest) if before.any() else math.nan,
             "format": float(self.formed(flat).mean()),
             "length": float(np.minimum((flat != END).sum(axis=1) + 1, self.limit).mean()),
             **{name: float(predictions[name]) for name in MEASURED if name in predictions},

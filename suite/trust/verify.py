@@ -96,7 +96,7 @@ def plan(bundle: Bundle) -> tuple[dict[str, RunSpec], list[str]]:
     notes: list[str] = []
     tier = bundle.manifest["tier"]
     for task, stated in sorted(bundle.manifest["tasks"].items()):
-        info = registry().tasks.get(task)
+        info = registry().find_task(task)
         if info is None or tier not in info.tiers:
             notes.append(f"{task} is not known here at tier {tier}")
         elif task_hash(info, tier) != stated["hash"]:
