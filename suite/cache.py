@@ -7,8 +7,10 @@ import os
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import numpy as np
+if TYPE_CHECKING:
+    import numpy as np
 
 
 def folder() -> Path:
@@ -30,6 +32,8 @@ def arrays(name: str, key: str, make: Callable[[], Mapping[str, np.ndarray]]) ->
     Files are ``.npz`` without pickled objects, written whole or not at all.
     An unreadable file is made again; an unwritable folder means no caching.
     """
+    import numpy as np  # not for whoever asks for the folder alone, as the command line does at its start
+
     file = folder() / "arrays" / f"{name}-{hashlib.sha256(key.encode()).hexdigest()[:16]}.npz"
     try:
         with np.load(file, allow_pickle=False) as stored:

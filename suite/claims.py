@@ -35,7 +35,6 @@ from typing import TYPE_CHECKING, Any
 from suite.facts import Paper
 from suite.recipe import REFERENCE
 from suite.registry import Method, RegistryError, TaskInfo, registry
-from suite.store.schema import SELF_REPORTED
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -419,6 +418,8 @@ class _Rows:
 
     def __init__(self, claims: Sequence[Claim], table: pa.Table) -> None:
         import pyarrow.compute as pc
+
+        from suite.store.schema import SELF_REPORTED
 
         tested = [c for c in claims if c.arms]
         methods = sorted({arm.method for c in tested for arm in c.arms.values()})

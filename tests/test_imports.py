@@ -15,7 +15,7 @@ import pytest
 import suite
 
 ROOT = Path(suite.__file__).parent.parent
-HEAVY = ("torch", "scipy", "pandas", "sklearn", "datasets", "pytorch_optimizer", "matplotlib")
+HEAVY = ("torch", "numpy", "pyarrow", "scipy", "pandas", "sklearn", "datasets", "pytorch_optimizer", "matplotlib")
 
 
 def loaded(code: str) -> set[str]:

@@ -23,7 +23,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from suite import cache
-from suite.data import ROOT_VARIABLE
 from suite.registry import ENTRY_VARIABLE, package_roots, packages
 from suite.trust import landlock
 
@@ -101,6 +100,8 @@ _FLAGS = (
 
 def needed() -> list[Path]:
     """What Python, the project and its data are read from, wherever they lie."""
+    from suite.data import ROOT_VARIABLE  # which needs numpy
+
     places = [sys.prefix, sys.base_prefix, sys.exec_prefix, os.path.realpath(sys.executable)]
     places += [place for place in sys.path if place.endswith(("site-packages", "dist-packages", ".zip", ".egg"))]
     places += [str(root) for package in ("suite", *packages()) for root in package_roots(package)]
