@@ -19,7 +19,7 @@ SMALL = {"pixels": 16, "widths": (16, 32, 32), "batch": 64, "eval_batch": 500}
     "shapes-cnn",
     title="Shapes and stripes, small CNN",
     family="vision",
-    version=1,
+    version=2,
     metric=Metric("ce", "nats", "min", floor=0.0, chance=2.302585),
     slots=(
         "activation", "optimizer", "gradient", "schedule", "averaging", "init", "norm", "reparam", "regularizer",
@@ -27,11 +27,11 @@ SMALL = {"pixels": 16, "widths": (16, 32, 32), "batch": 64, "eval_batch": 500}
     ),
     recipe={
         "activation": "relu",
-        "optimizer": ("nesterov", {"lr": 0.2, "weight_decay": 5e-4}),
+        "optimizer": ("nesterov", {"lr": 0.2, "weight_decay": 2e-3}),
         "schedule": ("linear", {"warmup": 0.1}),
         "init": "torch-default",
         "norm": "batchnorm",
-        "loss": ("cross-entropy", {"label_smoothing": 0.0}),
+        "loss": ("cross-entropy", {"label_smoothing": 0.1}),
     },
     lr_scale=2.0,
     tiers={
@@ -46,8 +46,8 @@ SMALL = {"pixels": 16, "widths": (16, 32, 32), "batch": 64, "eval_batch": 500}
             },
         ),
     },
-    noise={"quick": Noise(0.021, floor=0.005, n=5)},
-    target=0.293,
+    noise={"quick": Noise(0.0124, floor=0.005, n=5)},
+    target=0.31,
 )  # fmt: skip
 class ShapesCNN(ShapesTask):
     """Procedural images of 16x16: five shapes times two stripe directions, behind clutter and noise.
@@ -57,9 +57,10 @@ class ShapesCNN(ShapesTask):
     16, 32 and 32 channels. ``standard``: 32x32 pixels, 50,000 images, widths 64,
     256 and 256.
 
-    On one core ``quick`` takes 15 s. The reference reaches a test cross-entropy of
-    0.287 (accuracy 88.8%; an untrained model 2.31 and 10%). Learning rate from .05
-    (.435), .1 (.321), .2 (.268) and .4 (.270) at seed 0.
+    On one core ``quick`` takes 14 s. The reference reaches a test cross-entropy of
+    0.310 (accuracy 91.6%; an untrained model 2.31 and 10%), GELU in place of ReLU 0.278.
+    Labels are smoothed by .1 in training, not in the metric, and weights decay by 2e-3:
+    the five paired differences of GELU and ReLU spread by .009, without both by .028.
     """
 
     def model(self, build: Build, tier: Tier) -> nn.Module:
