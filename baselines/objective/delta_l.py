@@ -3,7 +3,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from suite import Paper, Uniform, objective
-from suite.train.objective import Objective, Rollouts, clipped, constant_length, ratio, standardized
+from suite.train.objective import Objective, Rollouts, clipped, ratio, standardized
 
 
 @objective(
@@ -19,8 +19,8 @@ class DeltaL(Objective):
     """Length weights of least variance: completion i weighs L_i^-alpha / mean_j L_j^-alpha over the batch.
 
     GRPO's advantages; weighted clipped token losses are summed and divided by
-    completions times the longest allowed completion. alpha = 1 has the least
-    gradient variance, alpha = 0 is Dr. GRPO's aggregation.
+    completions times the padded length, the width of the mask. alpha = 1 has the
+    least gradient variance, alpha = 0 weighs all tokens alike.
     """
 
     alpha: float = 1.0
@@ -35,4 +35,4 @@ class DeltaL(Objective):
 
     def aggregate(self, batch: Rollouts, losses: Tensor) -> Tensor:
         weights = batch.lengths**-self.alpha
-        return constant_length(batch, losses * (weights / weights.mean())[:, None])
+        return (losses * (weights / weights.mean())[:, None]).mean()

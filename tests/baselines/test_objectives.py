@@ -266,7 +266,7 @@ def qae(loop):
 def delta_l(loop):
     def weight(loop, i, rows):
         inverse = [1 / loop.lengths[j] for j in rows]
-        return 1 / loop.lengths[i] / mean(inverse) / (len(rows) * loop.limit)
+        return 1 / loop.lengths[i] / mean(inverse) / (len(rows) * loop.shape[1])
 
     return loop.policy_gradient(grpo_advantage, ppo(0.2, 0.3), weight)
 
@@ -530,7 +530,7 @@ def test_an_all_wrong_group_that_teaches_grpo_nothing_teaches_these(name):
     assert slope[0].max() > 0  # the most confident mistake becomes less likely
 
 
-def test_delta_l_with_alpha_zero_is_constant_length_aggregation():
+def test_delta_l_with_alpha_zero_divides_by_completions_times_padded_length():
     _, flat = on_policy_slope("delta-l", alpha=0.0)
     batch, weighted = on_policy_slope("delta-l", alpha=1.0)
     advantages = suite.method("delta-l").make().advantages(batch.rewards).reshape(-1, 1).numpy()

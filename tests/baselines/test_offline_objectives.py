@@ -133,6 +133,25 @@ def redi(r: Reference) -> None:
             r.add(share * value, (w, -share / w.length), (l, 0.8 * share / l.length))
 
 
+def pro(r: Reference) -> None:
+    def score(trace: Trace) -> float:
+        return sum(trace.new) / trace.length
+
+    for group in r.groups:
+        wrong = [t for t in group if not t.right]
+        good = [t for t in group if t.right]
+        share = 1 / (len(good) * len(r.groups))
+        for w in good:
+            total = sum(math.exp(score(t)) for t in [w, *wrong])
+            chance = {t.row: math.exp(score(t)) / total for t in [w, *wrong]}
+            fit = 0.05 * len(wrong) ** 2
+            r.add(
+                share * (-math.log(chance[w.row]) - fit * sum(w.new)),
+                (w, share * ((chance[w.row] - 1) / w.length - fit)),
+                *[(t, share * chance[t.row] / t.length) for t in wrong],
+            )
+
+
 def npo(retain):
     def reference(r: Reference) -> None:
         wrong = [t for t in r.rows if not t.right]
@@ -234,6 +253,7 @@ REFERENCES = {
     "h-dpo": dpo(alpha=0.95),
     "simpo": pairs(lambda t: 2.0 * sum(t.new) / t.length, lambda t: 2.0 / t.length, margin=0.5),
     "redi": redi,
+    "pro": pro,
     "npo": npo(0.0),
     "npo-rt": npo(1.0),
     "gradient-ascent": gradient_ascent,
@@ -291,7 +311,7 @@ def one_group(*right: bool, length: int = 2) -> tuple[Rollouts, torch.Tensor]:
     ), old.clone()
 
 
-@pytest.mark.parametrize("name", ["dpo", "h-dpo", "simpo", "redi", "npo-rt", "a-lol", "sft", "rft", "ips"])
+@pytest.mark.parametrize("name", ["dpo", "h-dpo", "simpo", "pro", "redi", "npo-rt", "a-lol", "sft", "rft", "ips"])
 def test_a_step_down_the_gradient_favours_right_over_wrong(name):
     batch, logp = one_group(True, False, True, False)
     _, slope = value_and_gradient(suite.method(name).make(), batch, logp)
@@ -304,6 +324,21 @@ def test_methods_without_positives_push_wrong_traces_down(name):
     batch, logp = one_group(True, False, True)
     _, slope = value_and_gradient(suite.method(name).make(), batch, logp)
     assert (slope[1] > 0).all()
+
+
+def test_pro_on_a_pair_without_sft_is_simpo_without_temperature_and_margin():
+    batch, logp = one_group(True, False)
+    loss, slope = value_and_gradient(suite.method("pro").make(sft=0.0), batch, logp)
+    simpo_loss, simpo_slope = value_and_gradient(suite.method("simpo").make(beta=1.0, margin=0.0), batch, logp)
+    assert loss == pytest.approx(simpo_loss, rel=1e-12)
+    np.testing.assert_allclose(slope, simpo_slope, rtol=1e-12)
+
+
+def test_pro_of_a_group_without_rivals_has_no_gradient():
+    batch, logp = one_group(True, True)
+    loss, slope = value_and_gradient(suite.method("pro").make(), batch, logp)
+    assert loss == 0.0
+    assert not slope.any()
 
 
 def test_h_dpo_with_alpha_one_is_dpo():
