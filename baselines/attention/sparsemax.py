@@ -10,11 +10,15 @@ from suite import Paper, attention
 
 
 def sparsemax(scores: Tensor) -> Tensor:
-    """Euclidean projection of the last dim onto the simplex; -inf gets weight 0."""
+    """Euclidean projection of the last dim onto the simplex; -inf gets weight 0.
+
+    It does not change with a shift; with a largest score of 0, the 1 is not lost beside large sums.
+    """
+    scores = scores - scores.detach().amax(-1, keepdim=True)
     ordered = scores.sort(-1, descending=True).values
     counts = torch.arange(1, scores.shape[-1] + 1, device=scores.device, dtype=scores.dtype)
     sums = ordered.cumsum(-1) - 1
-    support = (counts * ordered > sums).sum(-1, keepdim=True)
+    support = (counts * ordered > sums).sum(-1, keepdim=True).clamp(min=1)  # 0 where a score is NaN
     threshold = sums.gather(-1, support - 1) / support
     return (scores - threshold).clamp(min=0)
 

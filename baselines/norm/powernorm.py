@@ -87,7 +87,7 @@ class PowerNorm(Affine):
     @torch.no_grad()
     def _update(self, batch: Tensor) -> None:
         self.steps += 1
-        if self.progress + self.increment < self.warmup:
+        if self.progress + 1.5 * self.increment < self.warmup:  # half a step clear of the last one's rounding
             self.psi += (batch - self.psi) / self.steps
         self.psi.lerp_(batch, 1 - self.momentum)
 

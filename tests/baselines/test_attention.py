@@ -12,6 +12,7 @@ from scipy.optimize import brentq
 from torch import Tensor, nn
 
 import suite
+from baselines.attention.sparsemax import sparsemax as sparsemax_weights
 from suite.train.roles import named_parameters
 
 METHODS = suite.methods(slot="attention")
@@ -441,6 +442,21 @@ def test_heads_must_divide_the_features(name: str) -> None:
 def test_recurrences_refuse_to_see_the_future(name: str) -> None:
     with pytest.raises(ValueError, match="causal"):
         suite.method(name).make(FEATURES, HEADS, False)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_token_that_is_no_number_gives_no_number_to_those_that_see_it(name: str) -> None:
+    module, x = made(name, True), tokens()
+    x[0, 3, 2] = math.nan
+    y = module(x)
+    assert y[0, 3:].isnan().any(-1).all()
+    assert y[1:].isfinite().all()
+
+
+def test_sparsemax_weights_sum_to_one_whatever_the_scores_size() -> None:
+    scores = torch.tensor([[2.0, 1.0, -1.0], [4096.0, 4095.75, 0.0], [3e7, 3e7, 1e7], [1e30, -1e30, 0.0]])
+    wanted = torch.tensor([[1.0, 0.0, 0.0], [0.625, 0.375, 0.0], [0.5, 0.5, 0.0], [1.0, 0.0, 0.0]])
+    torch.testing.assert_close(sparsemax_weights(scores), wanted, rtol=0, atol=1e-7)
 
 
 def test_urpe_starts_as_softmax_attention() -> None:

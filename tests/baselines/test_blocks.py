@@ -728,6 +728,15 @@ def test_training_skips_the_tokens_with_the_smallest_gates():
     assert float(importance[out].detach().max()) < float(importance[~out].detach().min())
 
 
+@pytest.mark.parametrize(("budget", "tokens"), [(0.8, 20), (0.8, 21), (0.7, 4), (0.9, 10), (0.6, 7), (0.95, 8)])
+def test_training_skips_what_is_at_or_below_the_interpolated_quantile(budget, tokens):
+    x = torch.randn(1, tokens, FEATURES)
+    module = skipping(budget=budget)
+    importance = module.gate(x).sigmoid().mean(-1).detach().double().numpy()
+    share = round(1 - budget, 9)
+    assert skipped(module, x).sum() == (importance <= np.quantile(importance, share)).sum()
+
+
 def test_the_budget_falls_linearly():
     module = skipping(budget=0.8)
     budgets = []

@@ -86,6 +86,8 @@ REFERENCES: dict[str, tuple[Std, str]] = {
     "lowrank-init": (fan_in(1.0), "any"),
     "block-sparse-init": (fan_in(1.0), "any"),
     "svd-rank-init": (fan_in(1.0), "any"),
+    "crelu-clip-init": (fan_in(math.sqrt(3.6277)), "normal"),
+    "cst-clip-init": (fan_in(math.sqrt(3.6672)), "normal"),
 }
 WEIGHTS = ("conv.weight", "wide.weight", "tall.weight", "first.weight", "second.weight", "head.weight")
 
@@ -105,7 +107,7 @@ def test_lir_divides_the_variance_of_block_l_by_l() -> None:
     assert deviations == pytest.approx(wanted, rel=0.05)
 
 
-PLAIN_BIAS = [n for n in NAMES if n != "torch-default"]
+PLAIN_BIAS = [n for n in NAMES if n not in ("torch-default", "crelu-clip-init", "cst-clip-init")]
 PLAIN_EMBEDDING = [n for n in NAMES if n not in ("torch-default", "gpt2")]
 
 
@@ -245,6 +247,41 @@ def test_orthogonal_takes_a_gain() -> None:
 def test_kumar_gives_the_papers_constants(nonlinearity: str, variance: float) -> None:
     values, info = filled("kumar", nonlinearity=nonlinearity)["wide.weight"]
     assert values.var().item() * info.fan_in == pytest.approx(variance, rel=0.06)
+
+
+@pytest.mark.parametrize(
+    ("name", "hp", "activation"),
+    [
+        ("crelu-clip-init", {}, "crelu-clip"),
+        ("cst-clip-init", {}, "cst-clip"),
+        ("crelu-clip-init", {"tau": 1.0364, "m": 0.8095}, "crelu-clip"),
+        ("cst-clip-init", {"tau": 1.4395, "m": 0.6727}, "cst-clip"),
+    ],
+)
+def test_clipped_sparse_inits_keep_variance_one_and_the_slopes_mean_square(
+    name: str, hp: dict[str, float], activation: str
+) -> None:
+    """σ_w² E[φ(Z)²] + σ_b² = 1 and σ_w² E[φ'(Z)²] = 1 over quantiles of Z ~ N(0, 1)."""
+    draws = [filled(name, seed, **hp) for seed in range(8)]
+    weights = torch.cat([found["wide.weight"][0].flatten() for found in draws]).double()
+    biases = torch.cat([found[f"{layer}.bias"][0] for found in draws for layer in ("wide", "tall", "conv")]).double()
+    z = torch.tensor(stats.norm.ppf((np.arange(100000) + 0.5) / 100000)).requires_grad_()
+    value = suite.method(activation).make(**hp)(z)
+    (slope,) = torch.autograd.grad(value.sum(), z)
+    weight, bias = 300 * weights.var().item(), biases.var().item()
+    assert weight * slope.square().mean().item() == pytest.approx(1.0, rel=4 * math.sqrt(2 / len(weights)))
+    assert weight * value.square().mean().item() + bias == pytest.approx(1.0, rel=4 * math.sqrt(2 / len(biases)))
+
+
+def test_clipped_sparse_inits_have_the_activations_defaults() -> None:
+    for name in ("crelu-clip", "cst-clip"):
+        own = suite.method(f"{name}-init").defaults
+        assert {k: own[k] for k in ("tau", "m")} == suite.method(name).defaults
+
+
+def test_clipped_sparse_inits_refuse_an_activation_without_a_critical_point() -> None:
+    with pytest.raises(ValueError, match="tau must not be negative"):
+        filled("crelu-clip-init", tau=-0.5)
 
 
 def test_zero_residual_starts_every_branch_at_zero() -> None:

@@ -373,15 +373,16 @@ def through_token_scale(x: Array, gradient: Array, eps: float = 1e-5) -> Array:
     return scale * gradient - scale**3 * x * (gradient * x).mean(1, keepdims=True)
 
 
+@pytest.mark.parametrize(("warmup", "steps"), [(2, 8), (4, 10), (3, 10), (7, 100)])
 @pytest.mark.parametrize("layout", ["tokens", "images"])
-def test_powernorm_follows_the_published_forward_and_approximate_backward(layout: str) -> None:
-    """Warm-up of 2 of 8 steps: batch statistics up to its last step, the plain average only before it."""
-    module = made("powernorm", warmup=0.25)
-    paper = PowerNormOnPaper(warmup=2)
+def test_powernorm_follows_the_published_forward_and_approximate_backward(layout: str, warmup: int, steps: int) -> None:
+    """Batch statistics up to the last step of the warm-up, the plain average only before it, however steps round."""
+    module = made("powernorm", warmup=warmup / steps)
+    paper = PowerNormOnPaper(warmup=warmup)
     weight, bias = module.weight.detach().numpy(), module.bias.detach().numpy()
-    for step in range(6):
+    for step in range(warmup + 4):
         x, cotangent = sample(layout, step).requires_grad_(), sample(layout, 100 + step)
-        module.set_progress(step / 8)
+        module.set_progress(step / steps)
         y = module(x)
         (gradient,) = torch.autograd.grad((y * cotangent).sum(), x)
         rows, up, got, back = (
