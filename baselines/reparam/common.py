@@ -38,6 +38,25 @@ def residual_ends(model: nn.Module) -> list[nn.Module]:
     return [m for m in model.modules() if getattr(m, "levelfield_residual", False)]
 
 
+def residual_layers(model: nn.Module) -> list[list[nn.Module]]:
+    """The ends of the residual branches, those of one layer together, in registration order.
+
+    A layer is a module other than the model, a list or a sequence that holds more than one of
+    them (a transformer's attention and feed-forward block); any other branch is one by itself.
+    """
+    modules, owners = dict(model.named_modules()), {}
+    marked = {id(end) for end in residual_ends(model)}
+    for name, module in modules.items():
+        if name and not isinstance(module, nn.Sequential | nn.ModuleList):
+            inside = [m for m in module.modules() if id(m) in marked]
+            if len(inside) > 1:
+                owners.update({id(end): name for end in inside})  # inner ones come later
+    groups: dict[str | int, list[nn.Module]] = {}
+    for end in residual_ends(model):
+        groups.setdefault(owners.get(id(end), id(end)), []).append(end)
+    return list(groups.values())
+
+
 def branch_norms(model: nn.Module) -> list[nn.Module | None]:
     """The first normalisation with parameters of every residual branch, None where there is none.
 

@@ -4,7 +4,7 @@ from functools import partial
 
 from torch import Tensor, nn
 
-from baselines.reparam.common import residual_ends, scale_output
+from baselines.reparam.common import residual_layers, scale_output
 from suite import Paper, Uniform, reparam
 
 
@@ -27,11 +27,20 @@ class LearntFactor(nn.Module):
     confidence="partly",
 )
 def rezero(model: nn.Module, *, start: float = 0.0) -> None:
-    """x + α·F(x) with a learnt scalar α, 0 at the start, for every residual branch.
+    """x + α·F(x) with a learnt scalar α, 0 at the start, for every residual layer.
 
-    α multiplies the weight and bias of the branch's last layer. The paper's
-    transformer has no normalisation (`rezero+no-norm`) and one α for the two branches
-    of a block. A model without residual branches stays as it is.
+    α multiplies the weight and bias of a branch's last layer. The two branches of a transformer
+    layer share one α, as in the authors' code; the paper's transformer has no normalisation
+    (`rezero+no-norm`). A model without residual branches stays as it is.
     """
-    for layer in residual_ends(model):
-        scale_output(layer, partial(LearntFactor, start=start))
+    for ends in residual_layers(model):
+        alphas: list[nn.Module] = []
+        for layer in ends:
+            scale_output(layer, partial(_shared, alphas, start))
+
+
+def _shared(made: list[nn.Module], start: float, like: Tensor) -> nn.Module:
+    """The factor of a layer's branches, made at the first."""
+    if not made:
+        made.append(LearntFactor(like, start))
+    return made[0]

@@ -13,6 +13,9 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 import suite
+from baselines.reparam.common import residual_ends
+from suite.runner.execute import make_workload
+from suite.runner.spec import RunSpec
 from suite.train.roles import mark, mark_activation, mark_residual, named_parameters, param_groups
 
 NAMES = [m.name for m in suite.methods(slot="reparam")]
@@ -310,6 +313,17 @@ def test_roles_are_those_of_the_layers_and_extra_parameters_are_undecayed(name: 
         assert info.residual_out == (layer in ENDS and parameter.ndim > 1 and stored)
     decayed = [p for g in param_groups(net(name)) if g.get("weight_decay") != 0.0 for p in g["params"]]
     assert all(p.ndim >= 2 for p in decayed)
+
+
+@pytest.mark.parametrize(("name", "branches", "factors"), [("transformer", 4, 2), ("net", 2, 2)])
+def test_rezero_has_one_factor_a_residual_layer(name: str, branches: int, factors: int) -> None:
+    model = net("rezero") if name == "net" else make_workload(RunSpec("hmm-gpt", "rezero", "smoke")).model
+    ends = residual_ends(model)
+    learnt = {id(p): p for n, p in model.named_parameters() if n.endswith(".alpha")}
+    assert (len(ends), len(learnt)) == (branches, factors)
+    assert {float(p.detach()) for p in learnt.values()} == {0.0}
+    undecayed = {id(p) for group in param_groups(model) if group.get("weight_decay") == 0.0 for p in group["params"]}
+    assert set(learnt) <= undecayed
 
 
 @pytest.mark.parametrize("name", sorted(RESIDUAL))
