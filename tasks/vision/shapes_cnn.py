@@ -46,8 +46,8 @@ SMALL = {"pixels": 16, "widths": (16, 32, 32), "batch": 64, "eval_batch": 500}
             },
         ),
     },
-    noise={"quick": Noise(0.0124, floor=0.005, n=5)},
-    target=0.31,
+    noise={"quick": Noise(0.0112, floor=0.005, n=5)},
+    target=0.32,
 )  # fmt: skip
 class ShapesCNN(ShapesTask):
     """Procedural images of 16x16: five shapes times two stripe directions, behind clutter and noise.
@@ -58,9 +58,9 @@ class ShapesCNN(ShapesTask):
     256 and 256.
 
     On one core ``quick`` takes 14 s. The reference reaches a test cross-entropy of
-    0.310 (accuracy 91.6%; an untrained model 2.31 and 10%), GELU in place of ReLU 0.278.
+    0.323 (accuracy 91.2%; an untrained model 2.31 and 10%), GELU in place of ReLU 0.275.
     Labels are smoothed by .1 in training, not in the metric, and weights decay by 2e-3:
-    the five paired differences of GELU and ReLU spread by .009, without both by .028.
+    relu and gelu part at five seeds (t = 4.7), which they did not before (t = 2.9).
     """
 
     def model(self, build: Build, tier: Tier) -> nn.Module:
