@@ -13,7 +13,7 @@ from suite.train.rlvr import RlvrTask, WarmStart
 OPERATORS = "+-*"
 LARGEST_TARGET = 99
 SIZES = {
-    "prompts": 64, "samples": 8, "refresh": 2,
+    "prompts": 128, "samples": 4, "refresh": 2,
     "eval_prompts": 64, "eval_samples": 4, "test_prompts": 512, "test_samples": 16,
 }  # fmt: skip
 SMOKE = {**SIZES, "prompts": 4, "eval_prompts": 16, "test_prompts": 32}
@@ -23,7 +23,7 @@ SMOKE = {**SIZES, "prompts": 4, "eval_prompts": 16, "test_prompts": 32}
     "countdown3-rlvr",
     title="Countdown with three numbers by verified rewards",
     family="rlvr",
-    version=3,
+    version=4,
     unit="generated tokens",
     metric=Metric("pass@1", "share", "max", floor=1.0, chance=0.0),
     slots=("objective", "optimizer", "gradient", "schedule", "averaging", "regularizer", "data"),
