@@ -253,13 +253,15 @@ def newton_schulz(matrices: Tensor, steps: Iterable[tuple[float, float, float]],
     matrices : (batch, rows, columns), float32 or float64.
     steps : coefficients (a, b, c) of each iteration.
     """
-    wide = matrices.mT if matrices.shape[-2] > matrices.shape[-1] else matrices
+    tall = matrices.shape[-2] > matrices.shape[-1]
+    wide = matrices.mT if tall else matrices
     x = wide / (torch.linalg.matrix_norm(wide, keepdim=True) + eps)
     for a, b, c in steps:
-        gram = x @ x.mT
-        inner = torch.baddbmm(gram, gram, gram, beta=b, alpha=c) if c else b * gram
-        x = torch.baddbmm(x, inner, x, beta=a)
-    return x.mT if matrices.shape[-2] > matrices.shape[-1] else x
+        inner = torch.bmm(x, x.mT)
+        if c:
+            inner, b = torch.baddbmm(inner, inner, inner, beta=b, alpha=c), 1.0
+        x = torch.baddbmm(x, inner, x, beta=a, alpha=b)
+    return x.mT if tall else x
 
 
 def muon_orthogonal(matrices: Tensor) -> Tensor:

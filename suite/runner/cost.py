@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -84,8 +84,12 @@ def guarded_measure(spec: RunSpec, seconds: float, itself: bool = False) -> dict
 
 def period(recipe: Recipe) -> int:
     """Steps after which the recipe's work repeats, by the hyper-parameters that say so; at most 100."""
-    stated = [v for c in recipe.choices.values() for k, v in c.hp.items() if k in PERIODS and isinstance(v, int)]
-    return min(max([1, *stated]), LONGEST_PERIOD)
+    return max((repeats(choice.hp) for choice in recipe.choices.values()), default=1)
+
+
+def repeats(hp: Mapping[str, Any]) -> int:
+    """Steps after which one method's work repeats, by its hyper-parameters; at most 100."""
+    return min(max([1, *(v for k, v in hp.items() if k in PERIODS and isinstance(v, int))]), LONGEST_PERIOD)
 
 
 def paired_ratio(
