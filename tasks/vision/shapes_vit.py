@@ -47,6 +47,8 @@ SMALL = {"pixels": 16, "patch": 4, "features": 32, "layers": 3, "heads": 2, "bat
             },
         ),
     },
+    noise={"quick": {"sd": 0.023, "n": 5}},
+    target=1.29,
 )  # fmt: skip
 class ShapesViT(ShapesTask):
     """The images of `shapes-cnn` with a small vision transformer: 4x4 patches, 3 layers of 32 channels, 28k weights.
@@ -54,7 +56,8 @@ class ShapesViT(ShapesTask):
     Far from saturation at this budget, so that parts of the recipe show.
     ``standard``: 32x32 pixels, 50,000 images, 6 layers of 192 channels.
 
-    On one core ``quick`` takes 12 s. An untrained model has a test cross-entropy of 2.40.
+    On one core ``quick`` takes 14 s. The reference reaches a test cross-entropy of 1.292, an
+    untrained model has 2.40.
     Learning rate from .001 (1.67), .002 (1.37), .004 (1.293) and .007 (1.284) at seed 0; with GPT-2's
     own init scale of .02 it stays at 1.80.
     """
