@@ -126,7 +126,8 @@ class Lift(MaskedUpdate):
         super().__init__(optimizer, density=density, every=every)
 
     def score(self, index: int, matrix: Tensor) -> Tensor:
-        u, s, vh = torch.linalg.svd(matrix, full_matrices=False)
+        wide = matrix.to(torch.promote_types(matrix.dtype, torch.float32))
+        u, s, vh = torch.linalg.svd(wide, full_matrices=False)
         return ((u[:, : self.rank] * s[: self.rank]) @ vh[: self.rank]).abs()
 
 

@@ -128,7 +128,7 @@ def refined(norms: np.ndarray, order: int) -> np.ndarray:
     width = 2 * (int(WIDTH * count) // 2) + 1
     padded = np.pad(norms, (0, 2 * width), mode="reflect")
     smooth = median_filter(padded, size=width, mode="nearest")[:count]
-    weights = np.maximum(smooth, np.finfo(float).tiny ** 0.25) ** -float(order)
+    weights = np.maximum(smooth, np.finfo(float).tiny ** 0.2) ** -float(order)
     later = np.append(np.cumsum(weights[::-1])[::-1][1:], 0.0)
     rates = weights * later
     return rates / rates.max()

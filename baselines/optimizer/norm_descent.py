@@ -137,7 +137,7 @@ class ProdigyNoEMA(ForeachOptimizer):
 
     def __init__(self, groups: Groups, *, lr: float = 1.0, d0: float = 1e-6) -> None:
         super().__init__(groups, lr=lr)
-        self.param_groups[0]["d"] = torch.tensor(d0)
+        self.param_groups[0]["d"] = torch.tensor(d0, dtype=torch.float64)
 
     def prepare(self, loss: Tensor | None) -> None:
         parts = self.trained()

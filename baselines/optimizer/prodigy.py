@@ -37,7 +37,7 @@ class Prodigy(ForeachOptimizer):
         weight_decay: float = 0.0,
     ) -> None:
         super().__init__(groups, lr=lr, betas=betas, eps=eps, d0=d0, d_coef=d_coef, weight_decay=weight_decay)
-        self.param_groups[0].update(d=torch.tensor(d0), numerator=torch.tensor(0.0))
+        self.param_groups[0].update(d=torch.tensor(d0, dtype=torch.float64), numerator=torch.tensor(0.0))
 
     def prepare(self, loss: Tensor | None) -> None:
         """Advance r, s and d; `update` then uses d before and after."""

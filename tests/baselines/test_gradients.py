@@ -77,7 +77,7 @@ class Problem:
         for p in self.params.values():
             p.grad = None
         with torch.enable_grad():
-            theta = torch.cat([p.flatten() for p in self.params.values()])
+            theta = torch.cat([p.flatten() for p in self.params.values()]).double()
             residual = torch.from_numpy(self.a[self.batch]) @ theta - torch.from_numpy(self.y[self.batch])
             loss = 0.5 * residual.square().sum() + 0.05 * theta.sin().sum()
             loss.backward()
@@ -648,6 +648,18 @@ def test_group_without_a_role_is_taken(name: str) -> None:
     assert any(not np.array_equal(p.detach().numpy(), problem.start[role]) for role, p in problem.params.items())
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_bfloat16_weights_train_and_stay_bfloat16(name: str) -> None:
+    problem = Problem()
+    problem.params = {role: p.detach().bfloat16().requires_grad_() for role, p in problem.params.items()}
+    before = [p.detach().clone() for p in problem.params.values()]
+    stepper = suite.method(name).make(momentum(problem.groups(), lr=RATES[0]), **HP.get(name, {}))
+    advance(problem, stepper, range(len(RATES)))
+    after = [p.detach() for p in problem.params.values()]
+    assert all(p.dtype == torch.bfloat16 and p.isfinite().all() for p in after)
+    assert not all(torch.equal(old, new) for old, new in zip(before, after, strict=True))
+
+
 # ---------------------------------------------------------------- what each is for
 
 
@@ -962,7 +974,8 @@ def test_a_refined_schedule_is_made_of_medians_over_a_tenth_of_the_pilot(order: 
 
 @pytest.mark.parametrize("order", [1, 2])
 def test_constant_norms_are_refined_to_linear_decay(order: int) -> None:
-    np.testing.assert_allclose(refined(np.full(50, 3.0), order), np.arange(49, -1, -1) / 49, rtol=1e-12)
+    for norm in (3.0, 0.0):
+        np.testing.assert_allclose(refined(np.full(50, norm), order), np.arange(49, -1, -1) / 49, rtol=1e-12)
 
 
 @pytest.mark.parametrize(("make", "norm"), [(momentum, 2), (adamw, 1)], ids=["sgd", "adamw"])

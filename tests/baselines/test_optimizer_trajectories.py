@@ -793,6 +793,16 @@ def test_fifty_steps_follow_the_published_rule(name):
         assert np.abs(found[k] - wanted[k]).max() <= 1e-6 * min(1.0, moved), k
 
 
+@pytest.mark.parametrize("name", ["prodigy", "prodigy-noema"])
+def test_the_initial_step_size_is_not_rounded_to_float32(name, monkeypatch):
+    """d grows from d0 by factors that depend on it, so that a rounded d0 (1e-4 isn't a float32) shows in the weights."""
+    monkeypatch.setitem(CHANGED, name, {"d0": 1e-4})
+    problem, hp = Problem(SHAPES), SimpleNamespace(**hyper_parameters(METHODS[name]))
+    found, wanted = registered_trajectory(METHODS[name], problem), REFERENCES[name](problem, hp)
+    for k in wanted:
+        np.testing.assert_allclose(found[k], wanted[k], rtol=1e-10, atol=1e-11, err_msg=k)
+
+
 def test_every_reference_belongs_to_a_registered_optimizer():
     assert set(REFERENCES) <= set(METHODS)
 
