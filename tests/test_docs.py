@@ -12,7 +12,7 @@ import typer
 
 import suite
 from suite.cli.main import app
-from suite.registry import registry
+from suite.registry import RegistryError, registry
 from suite.slots import SLOTS
 
 ROOT = Path(suite.__file__).parent.parent
