@@ -104,24 +104,23 @@ class ProcessorTime:
         for row in table.select(columns).to_pylist():
             plain = row["status"] == "ok" and row["trial"] == -1 and row["budget_kind"] == "steps"
             if plain and row["cpu_seconds"] and row["budget"] == _budget(row["task"], row["tier"]):
-                place = row["task"], row["tier"], row["method"]
-                for key in (place, (*place, canonical(read_json(row["set_hp"]) or {}))):
-                    times.setdefault(key, []).append(row["cpu_seconds"])
+                arm = row["task"], row["tier"], row["method"], canonical(read_json(row["set_hp"]) or {})
+                for length in (2, 3, 4):
+                    times.setdefault(arm[:length], []).append(row["cpu_seconds"])
         self.medians = {key: statistics.median(values) for key, values in times.items()}
 
     def of(self, spec: RunSpec) -> float:
-        """Processor seconds of a run: the median of its arm, else of its method, else what its reference suggests.
+        """Processor seconds of a run: the median of its arm, else of its method, else of its task.
 
-        The reference's time is multiplied by the passes that a step of the
-        method costs, where the budget counts steps. nan where the task has no
-        rows with a time.
+        The task's is multiplied by the passes that a step of the method costs,
+        where the budget counts steps. nan where the task has no rows with a time.
         """
-        place = spec.task, spec.tier
-        for key in ((*place, spec.method, canonical(spec.hp)), (*place, spec.method)):
-            if key in self.medians:
-                return self.medians[key]
+        arm = spec.task, spec.tier, spec.method, canonical(spec.hp)
+        for length in (4, 3):
+            if arm[:length] in self.medians:
+                return self.medians[arm[:length]]
         passes = math.prod(entry.passes for entry in spec.entries) if spec.info.unit == "steps" else 1.0
-        return passes * self.medians.get((*place, REFERENCE), math.nan)
+        return passes * self.medians.get(arm[:2], math.nan)
 
     def total(self, specs: Iterable[RunSpec]) -> tuple[float, int]:
         """(processor seconds of the runs whose time is known, how many are not)."""
