@@ -33,7 +33,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from suite.facts import Paper
-from suite.recipe import REFERENCE
+from suite.recipe import REFERENCE, recipe_for
 from suite.registry import Method, RegistryError, TaskInfo, registry
 
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ METRICS: dict[str, tuple[str, tuple[str, ...]]] = {
     "accuracy": ("max", ("vision", "language")),
     "pass@4": ("max", ("rlvr",)),
     "pass@16": ("max", ("rlvr",)),
+    "entropy": ("min", ("rlvr",)),  # of the policy: what claims predict of it is that it falls
 }
 _COMPARISON = ("a", "b", "tasks", "tier", "metric", "direction")
 _TEXTS = ("paper", "arxiv", "statement", "published", "tier", "metric", "direction", "reason")
@@ -253,6 +254,11 @@ def _tasks(stated: Any, arms: Sequence[Arm], tier: str, metric: str) -> tuple[st
                 raise ClaimError(
                     f"{entry.name} ({entry.slot}) does not fit {name}; see `levelfield methods --task {name}`"
                 )
+        for arm in arms:
+            try:
+                recipe_for(info, arm.method, arm.hp)
+            except ValueError as error:
+                raise ClaimError(str(error)) from None
     return tuple(stated)
 
 
@@ -341,7 +347,9 @@ def judge(claims: Iterable[Claim], table: pa.Table) -> list[Judged]:
     """Verdicts on claims from result rows.
 
     Of a task or method whose code changed, the latest code's rows count, as on
-    the board; of a seed that ran twice, the latest run. Rows that are only
+    the board; of a seed that ran twice, the latest run. Where a side trains with
+    the recipe of another name (GELU on a task whose reference has GELU), that
+    name's rows stand in for seeds it did not run itself. Rows that are only
     self-reported do not count.
 
     Parameters
@@ -431,27 +439,48 @@ class _Rows:
         newest = table.select(columns).filter(plain).sort_by([("finished_at", "ascending"), ("run_id", "ascending")])
         places = zip(newest["tier"].to_pylist(), newest["task"].to_pylist(), strict=True)
         self.current = dict(zip(places, newest["task_hash"].to_pylist(), strict=True))
-        mine = pc.and_(plain, pc.is_in(table["method"], value_set=_strings(methods)))
-        columns += ["method", "method_hash", "set_hp", "budget", "seed", "status", "score", "metrics"]
+        wanted = {recipe_of(task, arm) for c in tested for task in c.tasks for arm in c.arms.values()}
+        stated = {
+            text: canonical(found) for text in pc.unique(table["recipe"]).to_pylist() if (found := read_json(text))
+        }
+        recipes = {text: recipe for text, recipe in stated.items() if recipe in wanted}
+        mine = pc.or_(
+            pc.is_in(table["method"], value_set=_strings(methods)),
+            pc.is_in(table["recipe"], value_set=_strings(sorted(recipes))),
+        )
+        columns += ["method", "method_hash", "set_hp", "recipe", "budget", "seed", "status", "score", "metrics"]
         self.cells: dict[tuple[str, str, str, str], list[dict[str, Any]]] = {}
-        for row in table.select(columns).filter(mine).to_pylist():
-            if (settings := _stated(row["set_hp"])) is not None:
-                key = row["tier"], row["task"], row["method"], _settings(settings)
-                self.cells.setdefault(key, []).append(row)
+        self.names: dict[tuple[str, str, str], set[tuple[str, str]]] = {}  # (method, settings) of equal recipes
+        for row in table.select(columns).filter(pc.and_(plain, mine)).to_pylist():
+            if (settings := read_json(row["set_hp"])) is not None:
+                name = row["method"], canonical(settings)
+                self.cells.setdefault((row["tier"], row["task"], *name), []).append(row)
+                if recipe := recipes.get(row["recipe"]):
+                    self.names.setdefault((row["tier"], row["task"], recipe), set()).add(name)
 
     def of(self, claim: Claim, task: str, side: str, arm: Arm) -> list[ClaimRun]:
-        """One run a seed of an arm's latest code on a task, by seed; those that were skipped left out."""
+        """One run a seed of an arm on a task, by seed: its own, else the reference's or another's of its recipe."""
+        own = arm.method, canonical(arm.hp)
+        same = self.names.get((claim.tier, task, recipe_of(task, arm)), set())
+        runs: dict[int, ClaimRun] = {}
+        for name in sorted({own} | same, key=lambda n: (n != own, n[0] != REFERENCE, n)):
+            for run in self._latest(claim, task, side, name):
+                runs.setdefault(run.seed, run)
+        return [runs[seed] for seed in sorted(runs)]
+
+    def _latest(self, claim: Claim, task: str, side: str, name: tuple[str, str]) -> list[ClaimRun]:
+        """One run a seed of a method's latest code with these settings; those that were skipped left out."""
         budget = registry().task(task).tiers[claim.tier].budget
         found = [
             row
-            for row in self.cells.get((claim.tier, task, arm.method, _settings(arm.hp)), [])
+            for row in self.cells.get((claim.tier, task, *name), [])
             if row["task_hash"] == self.current[claim.tier, task] and row["budget"] == budget
             and row["status"] != "skipped"
         ]  # fmt: skip
         found.sort(key=lambda r: (str(r["finished_at"]), r["run_id"]))
         seeds = {row["seed"]: row for row in found if row["method_hash"] == found[-1]["method_hash"]}
         runs = []
-        for seed, row in sorted(seeds.items()):
+        for seed, row in seeds.items():
             stated = dict(row["metrics"] or ()).get(claim.metric) if claim.metric else row["score"]
             score = math.nan if stated is None or row["status"] != "ok" else float(stated)
             if row["status"] != "ok" or math.isfinite(score):
@@ -465,8 +494,8 @@ def _strings(values: Sequence[str]) -> pa.Array:
     return pa.array(values, pa.string())
 
 
-def _stated(text: str | None) -> dict[str, Any] | None:
-    """The hyper-parameters that a row states (JSON); None where they cannot be read, as the board says of that row."""
+def read_json(text: str | None) -> dict[str, Any] | None:
+    """What a row states as JSON; None where it cannot be read, as the board says of that row."""
     try:
         found = json.loads(text or "{}")
     except ValueError:
@@ -474,12 +503,19 @@ def _stated(text: str | None) -> dict[str, Any] | None:
     return found if isinstance(found, dict) else None
 
 
-def _settings(hp: Mapping[str, Any]) -> str:
-    """Hyper-parameters as one text, however they were written: 1 and 1.0, lists and tuples are the same."""
+def recipe_of(task: str, arm: Arm) -> str:
+    """What an arm trains with on a task, as one text: equal for two names of the same training."""
+    return canonical(recipe_for(registry().task(task), arm.method, arm.hp).as_dict())
+
+
+def canonical(stated: Mapping[str, Any]) -> str:
+    """Hyper-parameters or a recipe as one text, however they were written: 1 and 1.0, lists and tuples are the same."""
 
     def plain(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {k: plain(v) for k, v in value.items()}
         if isinstance(value, list | tuple):
             return [plain(v) for v in value]
         return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
-    return json.dumps({k: plain(v) for k, v in hp.items()}, sort_keys=True)
+    return json.dumps(plain(stated), sort_keys=True)

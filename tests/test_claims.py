@@ -14,8 +14,11 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from suite.claim_runs import ProcessorTime
 from suite.claims import Arm, Claim, ClaimError, judge, ledger, parse, select
+from suite.recipe import recipe_for
 from suite.registry import registry
+from suite.runner.spec import RunSpec
 from suite.store.files import read
 from suite.store.schema import RUNS
 
@@ -53,7 +56,7 @@ def test_tasks_with_embedded_data_come_first() -> None:
     for claim in ledger():
         needs_data = [bool(registry().task(name).data) for name in claim.tasks]
         assert needs_data == sorted(needs_data), claim.id
-        assert not claim.tasks or not needs_data[0], claim.id
+        assert not claim.tasks or not needs_data[0] or claim.tier != "quick", claim.id
 
 
 # ---------------------------------------------------------------- reading
@@ -104,7 +107,7 @@ def test_a_claim_is_read() -> None:
         (
             '"accuracy"',
             '"beauty"',
-            "metric is one of accuracy, pass@4, pass@16, or left out for the primary one; got 'beauty'",
+            "metric is one of accuracy, pass@4, pass@16, entropy, or left out for the primary one; got 'beauty'",
         ),
         ('"accuracy"', '"pass@4"', r"task shapes-cnn \(vision\) has no metric 'pass@4'"),
         ('"A better"', '"A wins"', "direction is one of A better, B better, equal, A no worse, got 'A wins'"),
@@ -114,6 +117,7 @@ def test_a_claim_is_read() -> None:
             'direction = "A better"\nreason = "Because."',
             "a reason why it is not tested and a comparison",
         ),
+        ('a = "mish"', 'a = "mish+relu"', "'mish.relu' fills slot 'activation' twice"),
         (
             'direction = "A better"',
             'direction = "A better"\ntier = "full"',
@@ -262,6 +266,57 @@ def test_set_hyper_parameters_are_matched_however_they_are_written() -> None:
     assert (found.word, [r.score for r in found.runs if r.side == "A"]) == ("holds", LESS)
 
 
+def recipe(task: str, method: str, **hp: Any) -> str:
+    return json.dumps(recipe_for(registry().task(task), method, hp).as_dict())
+
+
+def test_the_reference_stands_in_for_the_method_that_it_holds() -> None:
+    reference = rows("shapes-cnn", "reference", BASE, recipe=recipe("shapes-cnn", "relu"))
+    mine = rows("shapes-cnn", "mish", LESS, recipe=recipe("shapes-cnn", "mish"))
+    found = judged(PLAIN, mine, reference)
+    assert (found.word, found.tasks[0].n) == ("holds", 5)
+    assert [r.run_id for r in found.runs if r.side == "B"] == [r["run_id"] for r in reference]
+    turned = judged(
+        PLAIN.replace('"relu"', '"reference"'), mine, rows("shapes-cnn", "relu", BASE, recipe=reference[0]["recipe"])
+    )
+    assert turned.tasks[0] == found.tasks[0]
+
+    own = row("shapes-cnn", "relu", 2, 0.9, finished_at=START - timedelta(days=1))
+    found = judged(PLAIN, mine, reference, [own])
+    assert [r.score for r in found.runs if r.side == "B"] == [0.50, 0.55, 0.9, 0.52, 0.48]  # a seed's own row first
+
+
+@pytest.mark.parametrize(
+    ("changed", "why"),
+    [
+        ({"recipe": recipe("shapes-cnn", "nesterov", lr=0.3)}, "another learning rate"),
+        ({"recipe": recipe("shapes-cnn", "gelu")}, "another activation"),
+        ({"recipe": "{"}, "unreadable"),
+        ({"recipe": None}, "not stated"),
+        ({"task": "digits-cnn", "recipe": recipe("digits-cnn", "relu")}, "another task"),
+        ({"trial": 3}, "a tuning trial"),
+        ({"budget": 7.0}, "another budget"),
+        ({"trust": "self-reported"}, "not first-hand"),
+    ],
+)
+def test_only_the_same_recipe_stands_in(changed: dict[str, Any], why: str) -> None:
+    same = {"recipe": recipe("shapes-cnn", "relu")}
+    mine = rows("shapes-cnn", "mish", LESS)
+    assert judged(PLAIN, mine, rows("shapes-cnn", "reference", BASE, **same)).word == "holds"
+    found = judged(PLAIN, mine, [r | changed for r in rows("shapes-cnn", "reference", BASE, **same)])
+    assert (found.word, found.why) == ("not tested", "no runs of both sides yet"), why
+
+
+def test_two_names_of_one_recipe_share_their_runs() -> None:
+    text = PLAIN.replace('"relu"', '"gelu+batchnorm"')
+    one = recipe("shapes-cnn", "gelu")
+    assert one == recipe("shapes-cnn", "gelu+batchnorm") != recipe("shapes-cnn", "reference")
+    old = rows("shapes-cnn", "gelu", [0.1] * 5, recipe=one, method_hash="old", finished_at=START - timedelta(days=1))
+    found = judged(text, rows("shapes-cnn", "mish", LESS), old, rows("shapes-cnn", "gelu", BASE[:4], recipe=one))
+    assert [r.score for r in found.runs if r.side == "B"] == BASE[:4]  # of the latest code
+    assert found.word == "holds"
+
+
 def test_failures_are_counted_and_decide_where_nothing_else_does() -> None:
     found = judged(PLAIN, rows("shapes-cnn", "mish", BASE), rows("shapes-cnn", "relu", [None] * 5))
     assert (found.word, found.tasks[0].failed, found.tasks[0].n) == ("holds", (0, 5), 0)
@@ -336,6 +391,82 @@ def test_the_command_runs_what_is_missing_and_judges_by_all_folders(levelfield: 
     stored = {r["run_id"] for r in read([toy / "out", toy / "other"]).table.to_pylist()}
     assert {r["run_id"] for r in found["runs"]} <= stored
     assert len(found["runs"]) == 12
+
+
+SAME = """
+["same"]
+paper = "A paper"
+statement = "one more operation changes nothing"
+a = "toy-more"
+b = "toy-plain"
+tasks = ["toy"]
+tier = "smoke"
+direction = "equal"
+
+["same/descent"]
+paper = "A paper"
+statement = "one more operation changes nothing"
+a = "toy-more+toy-descent"
+b = {method = "toy-descent", lr = 0.1}
+tasks = ["toy"]
+tier = "smoke"
+direction = "equal"
+"""
+
+
+def test_names_of_one_recipe_are_run_once_and_listed_before(levelfield: Levelfield, toy: Path) -> None:
+    (toy / "mine.toml").write_text(SAME)
+    command = ["claims", "--ledger", toy / "mine.toml", "--out", toy / "out", "--results", toy / "none"]
+    command += ["--workers", "1", "--cost", "0", "--seeds"]
+    code, out, _ = levelfield(*command, "2", "--dry-run")
+    assert code == 0
+    runs = r"4 runs, processor time unknown"
+    assert re.search(rf"^same +{runs} +toy: toy-more x2, reference x2$", out, re.M)
+    assert re.search(rf"^same/descent +{runs} +toy: toy-more x2, reference x2$", out, re.M)
+    assert out.endswith(f"\nall claims together, no run twice: {runs}\n")
+    assert not (toy / "out").exists()
+
+    code, out, err = levelfield(*command, "2", "--run", "--ids", "same/descent")
+    assert (code, err.splitlines()[0]) == (0, f"missing: {runs}")
+    assert "0 to 0" in out
+    assert len((toy / "log").read_text().splitlines()) == 4
+
+    code, out, _ = levelfield(*command, "3", "--dry-run", "--json")
+    for claim in json.loads(out):  # seed 2 is new, and the time that a run of the others took is known
+        assert (claim["unknown"], [(m["method"], m["seed"]) for m in claim["missing"]]) == (
+            0, [("toy-more", 2), ("reference", 2)],
+        )  # fmt: skip
+        assert 0 < claim["seconds"] < 100
+    code, out, err = levelfield(*command, "2", "--run", "--json")
+    assert {c["verdict"] for c in json.loads(out)["claims"]} == {"holds"}
+    assert len((toy / "log").read_text().splitlines()) == 4  # nothing was missing
+
+
+def times(*groups: list[dict[str, Any]]) -> ProcessorTime:
+    return ProcessorTime(pa.Table.from_pylist([r for group in groups for r in group], schema=RUNS))
+
+
+def test_the_time_of_a_run_is_that_of_runs_like_it() -> None:
+    known = times(
+        rows("digits-cnn", "reference", BASE, cpu_seconds=2.0),
+        [row("digits-cnn", "gelu", seed, 0.1, cpu_seconds=s) for seed, s in enumerate((3.0, 4.0, 50.0))],
+        rows("digits-cnn", "leaky-relu", BASE[:2], cpu_seconds=5.0, set_hp='{"negative_slope": 1}'),
+        rows("digits-cnn", "leaky-relu", BASE[:1], cpu_seconds=7.0),
+        rows("digits-cnn", "mish", [None, None], cpu_seconds=0.1),
+        rows("digits-cnn", "silu", BASE, cpu_seconds=9.0, budget=3.0),
+        rows("convection", "reference", BASE, cpu_seconds=11.0),
+    )
+    assert known.of(RunSpec("digits-cnn", "gelu")) == 4.0
+    assert known.of(RunSpec("digits-cnn", "leaky-relu", hp={"negative_slope": 1.0})) == 5.0
+    assert known.of(RunSpec("digits-cnn", "leaky-relu", hp={"negative_slope": 0.5})) == 5.0  # of the method's three
+    assert known.of(RunSpec("digits-cnn", "mish")) == known.of(RunSpec("digits-cnn", "silu")) == 3.0  # of all eleven
+    assert known.of(RunSpec("digits-cnn", "sam")) == 6.0  # two passes a step
+    assert known.of(RunSpec("convection", "extragradient")) == 11.0  # the budget counts passes
+    assert math.isnan(known.of(RunSpec("digits-cnn", "gelu", "smoke")))
+    seconds, unknown = known.total(
+        [RunSpec("digits-cnn", "gelu"), RunSpec("digits-cnn", "sam"), RunSpec("shapes-vit", "gelu")]
+    )
+    assert (seconds, unknown) == (10.0, 1)
 
 
 def test_a_bad_ledger_or_id_is_one_message(levelfield: Levelfield, tmp_path: Path) -> None:

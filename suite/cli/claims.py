@@ -11,14 +11,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from suite.claims import read_ledger, select
+from suite.claims import Arm, read_ledger, select
 from suite.cli.run import finished, launch, parse_seeds, reasons, split
 from suite.cli.show import interval_text, plain_numbers, print_json, print_table
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from suite.claims import Claim, Judged
+    from suite.claim_runs import Plan, ProcessorTime
+    from suite.claims import Judged
     from suite.runner.spec import RunSpec
     from suite.stats.claims import ClaimVerdict
 
@@ -28,6 +29,9 @@ ORDER: tuple[ClaimVerdict, ...] = ("holds", "opposite", "does not separate", "no
 
 def claims(
     run: Annotated[bool, typer.Option("--run", help="Run what is missing first.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="List what is missing, cheapest first; run nothing.")
+    ] = False,
     ids: Annotated[str, typer.Option(help="Claims, comma-separated, each with its variants; default: all.")] = "",
     seeds: Annotated[str, typer.Option(help="Seeds to run: a count or a list.")] = "5",
     out: Annotated[Path, typer.Option(help="Results folder; runs go there.")] = Path("runs"),
@@ -44,32 +48,73 @@ def claims(
     from suite.claims import judge
 
     chosen = select(read_ledger(ledger), split(ids))
-    elsewhere = results if results is not None else [p for p in [Path("results")] if p.is_dir()]
-    planned: set[str] = set()
-    if run:
-        done = _finished(elsewhere)
-        specs = [s for s in wanted_specs(chosen, parse_seeds(seeds), device) if s.run_id not in done]
-        planned = {spec.run_id for spec in specs}
-        finished(launch(specs, out, workers, cost=cost, quiet=json))
-    judged = judge(chosen, _rows([out, *elsewhere]))
-    why = reasons(out, planned) if planned else []
+    folders = [out, *(results if results is not None else [p for p in [Path("results")] if p.is_dir()])]
+    why: list[str] = []
+    if run or dry_run:
+        from suite.claim_runs import ProcessorTime, plan
+
+        stored = _rows(folders)
+        needed, times = plan(chosen, parse_seeds(seeds), stored, device), ProcessorTime(stored)
+        if dry_run:
+            _list_missing(needed, times, json)
+            return
+        if not json:
+            sys.stderr.write(f"missing: {_amount(needed.specs, times)}\n")
+        finished(launch(needed.specs, out, workers, cost=cost, quiet=json))
+        why = reasons(out, {spec.run_id for specs in needed.wanted.values() for spec in specs})
+    judged = judge(chosen, _rows(folders))
     if json:
         print_json({"claims": [as_json(j) for j in judged], "not_finished": why})
     else:
         _report(judged, why)
 
 
-def wanted_specs(chosen: Sequence[Claim], seeds: Sequence[int], device: str = "cpu") -> list[RunSpec]:
-    """Both sides of every claim on its tasks, seeds outermost, each run once however many claims need it."""
-    from suite.runner.spec import RunSpec
+def _list_missing(needed: Plan, times: ProcessorTime, json: bool) -> None:
+    """The missing runs of each claim, those with the least processor time first."""
+    found = {name: (times.total(specs), specs) for name, specs in needed.missing.items() if specs}
+    ordered = sorted(found.items(), key=lambda item: (item[1][0][1] > 0, item[1][0][0]))
+    if json:
+        print_json(
+            [
+                {"claim": name, "seconds": seconds, "unknown": unknown, "missing": [_spec_facts(s) for s in specs]}
+                for name, ((seconds, unknown), specs) in ordered
+            ]
+        )
+        return
+    rows = [{"claim": name, "time": _amount(specs, times), "runs": _runs_text(specs)} for name, (_, specs) in ordered]
+    print_table(rows, {"claim": "claim", "time": "missing", "runs": "runs"})
+    sys.stdout.write(f"\nall claims together, no run twice: {_amount(needed.specs, times)}\n")
 
-    cells = [(claim, task, arm) for claim in chosen for task in claim.tasks for arm in claim.arms.values()]
-    specs: dict[str, RunSpec] = {}
-    for seed in seeds:
-        for claim, task, arm in cells:
-            spec = RunSpec(task, arm.method, claim.tier, seed, dict(arm.hp), device=device)
-            specs.setdefault(spec.run_id, spec)
-    return list(specs.values())
+
+def _spec_facts(spec: RunSpec) -> dict[str, Any]:
+    """What names a run."""
+    return {"task": spec.task, "tier": spec.tier, "method": spec.method, "hp": dict(spec.hp), "seed": spec.seed}
+
+
+def _amount(specs: Sequence[RunSpec], times: ProcessorTime) -> str:
+    """``20 runs, about 12 min of processor time``."""
+    seconds, unknown = times.total(specs)
+    runs = f"{len(specs)} run{'s' * (len(specs) != 1)}"
+    if unknown == len(specs):
+        return f"{runs}, processor time unknown" if specs else "no run"
+    rest = f", {unknown} of them left out of that" if unknown else ""
+    return f"{runs}, about {_time(seconds)} of processor time{rest}"
+
+
+def _time(seconds: float) -> str:
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 100 * 60 else f"{seconds / 3600:.1f} h"
+
+
+def _runs_text(specs: Sequence[RunSpec]) -> str:
+    """``markov-gpt: golu x5, gelu x2``."""
+    arms: dict[str, Counter[str]] = {}
+    for spec in specs:
+        arms.setdefault(spec.task, Counter())[Arm(spec.method, spec.hp).label] += 1
+    return "; ".join(
+        f"{task}: {', '.join(f'{arm} x{count}' for arm, count in of.items())}" for task, of in arms.items()
+    )
 
 
 def _rows(folders: Sequence[Path]) -> pa.Table:
@@ -80,12 +125,6 @@ def _rows(folders: Sequence[Path]) -> pa.Table:
     for problem in found.problems:
         sys.stderr.write(f"levelfield: set aside: {problem}\n")
     return found.table
-
-
-def _finished(folders: Sequence[Path]) -> set[str]:
-    """Run ids that other folders have a result of."""
-    rows = _rows(folders).select(["run_id", "status"]).to_pylist()
-    return {row["run_id"] for row in rows if row["status"] != "skipped"}
 
 
 def as_json(judged: Judged) -> dict[str, Any]:

@@ -1,0 +1,136 @@
+"""Which runs claims still need, and what these will take."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from suite.claims import Arm, Claim, canonical, read_json, recipe_of
+from suite.recipe import REFERENCE
+from suite.registry import RegistryError, registry
+from suite.runner.spec import RunSpec
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_Cell = tuple[str, str, int, str]  # task, tier, seed, recipe: what a verdict asks for, whatever its name
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Runs by claim.
+
+    Attributes
+    ----------
+    wanted : both sides of each claim on its tasks, each recipe under one name.
+    missing : those of them that no stored row stands for.
+    """
+
+    wanted: Mapping[str, list[RunSpec]]
+    missing: Mapping[str, list[RunSpec]]
+
+    @property
+    def specs(self) -> list[RunSpec]:
+        """The missing runs, each once, in the order of their seeds."""
+        once = {spec.run_id: spec for specs in self.missing.values() for spec in specs}
+        return sorted(once.values(), key=lambda spec: spec.seed)
+
+
+def plan(claims: Iterable[Claim], seeds: Sequence[int], table: pa.Table, device: str = "cpu") -> Plan:
+    """The runs of claims, and which of them result rows leave to be made.
+
+    A side that is a task's reference by another name is planned as the
+    reference. A row stands for every run of its recipe, under whatever name it
+    was made, as long as its code is today's.
+
+    Parameters
+    ----------
+    table : rows in the current schema (`suite.store.files.Read.table`).
+    """
+    cells: dict[_Cell, RunSpec] = {}
+    needed: dict[str, list[_Cell]] = {}
+    for claim in claims:
+        mine = {}
+        for task in claim.tasks:
+            reference = recipe_of(task, Arm(REFERENCE))
+            for arm in claim.arms.values():
+                recipe = recipe_of(task, arm)
+                name = Arm(REFERENCE) if recipe == reference else arm
+                for seed in seeds:
+                    cell = task, claim.tier, seed, recipe
+                    spec = RunSpec(task, name.method, claim.tier, seed, dict(name.hp), device=device)
+                    mine[cell] = cells.setdefault(cell, spec)
+        needed[claim.id] = list(mine)
+    there = _there(cells, table, device)
+    wanted = {name: [cells[cell] for cell in mine] for name, mine in needed.items()}
+    missing = {name: [cells[cell] for cell in mine if cell not in there] for name, mine in needed.items()}
+    return Plan(wanted, missing)
+
+
+def _there(cells: Mapping[_Cell, RunSpec], table: pa.Table, device: str) -> set[_Cell]:
+    """The cells that have a row of today's code."""
+    columns = ["run_id", "task", "tier", "seed", "method", "set_hp", "recipe", "status"]
+    found = set()
+    for row in table.select(columns).to_pylist():
+        cell = row["task"], row["tier"], row["seed"], canonical(read_json(row["recipe"]) or {})
+        if cell in cells and row["status"] != "skipped" and row["run_id"] == _id_today(row, device):
+            found.add(cell)
+    return found
+
+
+def _id_today(row: Mapping[str, Any], device: str) -> str | None:
+    """The id that a row's run would have now; None where it is no run any more."""
+    settings = read_json(row["set_hp"]) or {}
+    try:
+        return RunSpec(row["task"], row["method"], row["tier"], row["seed"], settings, device=device).run_id
+    except (RegistryError, ValueError):
+        return None
+
+
+class ProcessorTime:
+    """What runs will take, by the rows of runs like them.
+
+    Parameters
+    ----------
+    table : rows in the current schema.
+    """
+
+    def __init__(self, table: pa.Table) -> None:
+        columns = ["task", "tier", "method", "set_hp", "status", "budget_kind", "budget", "trial", "cpu_seconds"]
+        times: dict[tuple[str, ...], list[float]] = {}
+        for row in table.select(columns).to_pylist():
+            plain = row["status"] == "ok" and row["trial"] == -1 and row["budget_kind"] == "steps"
+            if plain and row["cpu_seconds"] and row["budget"] == _budget(row["task"], row["tier"]):
+                arm = row["task"], row["tier"], row["method"], canonical(read_json(row["set_hp"]) or {})
+                for length in (2, 3, 4):
+                    times.setdefault(arm[:length], []).append(row["cpu_seconds"])
+        self.medians = {key: statistics.median(values) for key, values in times.items()}
+
+    def of(self, spec: RunSpec) -> float:
+        """Processor seconds of a run: the median of its arm, else of its method, else of its task.
+
+        The task's is multiplied by the passes that a step of the method costs,
+        where the budget counts steps. nan where the task has no rows with a time.
+        """
+        arm = spec.task, spec.tier, spec.method, canonical(spec.hp)
+        for length in (4, 3):
+            if arm[:length] in self.medians:
+                return self.medians[arm[:length]]
+        passes = math.prod(entry.passes for entry in spec.entries) if spec.info.unit == "steps" else 1.0
+        return passes * self.medians.get(arm[:2], math.nan)
+
+    def total(self, specs: Iterable[RunSpec]) -> tuple[float, int]:
+        """(processor seconds of the runs whose time is known, how many are not)."""
+        seconds = [self.of(spec) for spec in specs]
+        known = [x for x in seconds if not math.isnan(x)]
+        return math.fsum(known), len(seconds) - len(known)
+
+
+def _budget(task: str, tier: str) -> float | None:
+    try:
+        return registry().task(task).tiers[tier].budget
+    except (RegistryError, KeyError):
+        return None
