@@ -363,7 +363,7 @@ class Board:
     def of_slice(self, part: Slice) -> list[Sheet]:
         return [s for (p, _), s in self.sheets.items() if p == part]
 
-    def beside(self, sheet: Sheet) -> list[Sheet]:
+    def other_protocols(self, sheet: Sheet) -> list[Sheet]:
         """The same task and tier under other protocols: tuned, at equal device time."""
         parts = [p for p in self.slices if p.tier == sheet.slice.tier and p != sheet.slice]
         return [self.sheets[p, sheet.task] for p in parts if (p, sheet.task) in self.sheets]

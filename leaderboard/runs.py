@@ -16,6 +16,7 @@ from leaderboard.text import MISSING, count, hyperparameter_text, number
 from suite.recipe import REFERENCE
 
 MEGABYTE = 1e6
+FAILED = ' class="failed reason"'
 _quote = functools.lru_cache(maxsize=65536)(html.escape)
 
 
@@ -46,7 +47,7 @@ def _rows(runs: Sequence[Run]) -> Iterator[str]:
         yield (
             f'<tr id="{name}"><th scope="row"><a href="#{name}"><code>{name}</code></a></th>'
             f'<td class="num">{run.seed}</td><td class="num">{count(run.budget)}</td>'
-            f'<td class="{"" if run.ok else "failed "}reason">{status}</td>'
+            f"<td{'' if run.ok else FAILED}>{status}</td>"
             f'<td class="num">{score}</td><td class="num">{checked}</td><td class="num">{count(run.steps)}</td>'
             f'<td class="num">{number(run.train_seconds, 3)}</td>'
             f'<td class="num">{number(run.peak_bytes / MEGABYTE, 3)}</td>'

@@ -290,6 +290,7 @@ def _task(board: Board, sheet: Sheet, tuned: Mapping[str, Sequence[Search]]) -> 
     best = next((c for c in sheet.ranked if c.n and c.verdict not in ("reference", "same")), None)
     shown = [c for c in (sheet.reference, best) if c is not None and c.n]
     metrics = {c.method: board.metrics(c) for c in sheet.ranked if c.n}
+    others = board.other_protocols(sheet)
     return {
         "sheet": sheet,
         "curves": figures.learning_curves(board, sheet),
@@ -305,7 +306,8 @@ def _task(board: Board, sheet: Sheet, tuned: Mapping[str, Sequence[Search]]) -> 
         "samples": figures.samples(board, sheet.reference) if sheet.reference else None,
         "recipe": board.recipe(sheet.reference) if sheet.reference else {},
         "command": task_command(sheet),
-        "beside": board.beside(sheet),
+        "others": others,
+        "beside": [o for o in others if any(c.method in o.cells for c in sheet.others)],
         "searches": [s for found in tuned.values() for s in found if s.sheet is sheet],
         "runs": [r for c in sheet.cells.values() for r in c.runs],
     }

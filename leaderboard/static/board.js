@@ -173,20 +173,24 @@
     return /^[+-]?\d*\.?\d+(e[+-]?\d+)?\u00d7?$/.test(number) ? number.replace(/^\+|\u00d7$/g, "") : text === "\u2013" ? "" : text;
   }
 
-  // Names and rows of a table; the small print of a column, where it has any, is a column of its own.
+  // Names and rows of a table; small print is a column of its own, an interval two.
   function view(table) {
-    const heads = [...table.tHead.rows[0].cells];
     const rows = [...table.tBodies[0].rows].filter((row) => !row.hidden);
-    const names = [], columns = [], taken = {};
-    heads.forEach((head, at) => {
+    const names = [], columns = [];
+    const add = (name, values) => {
+      if (!values.some(Boolean)) return;
+      const ends = values.map((value) => value.split(" to ").map(plain));
+      const interval = values.every((value, i) => !value || (ends[i].length === 2 && ends[i].every((end) => end !== "" && !Number.isNaN(Number(end)))));
+      names.push(...(interval ? [name + " low", name + " high"] : [name]));
+      columns.push(...(interval ? [0, 1].map((end) => ends.map((pair) => pair[end] || "")) : [values.map(plain)]));
+    };
+    let before = "";
+    [...table.tHead.rows[0].cells].forEach((head, at) => {
       if (getComputedStyle(head).display === "none") return;
-      let name = head.dataset.key || said(head) || "column " + (at + 1);
-      taken[name] = (taken[name] || 0) + 1;
-      if (taken[name] > 1) name += " " + taken[name];
-      const values = rows.map((row) => plain(said(row.cells[at])));
-      const notes = rows.map((row) => [...row.cells[at].querySelectorAll("small")].map((e) => e.textContent.trim()).filter(Boolean).join("; "));
-      if (values.some(Boolean)) { names.push(name); columns.push(values); }
-      if (notes.some(Boolean)) { names.push(name + ", note"); columns.push(notes); }
+      const name = head.dataset.key || [before, said(head)].join(" ").trim();
+      before = head.dataset.key || before;
+      add(name, rows.map((row) => said(row.cells[at])));
+      add(name + " note", rows.map((row) => [...row.cells[at].querySelectorAll("small")].map((e) => e.textContent.trim()).filter(Boolean).join("; ")));
     });
     return [names, rows.map((_, i) => columns.map((column) => column[i]))];
   }
@@ -200,6 +204,7 @@
   };
 
   for (const table of document.querySelectorAll("table.sortable")) {
+    if (table.tBodies[0].rows.length < 3) continue;
     const line = document.createElement("p");
     line.className = "note take";
     line.append("This table as shown:");

@@ -22,7 +22,9 @@ def page() -> str:
 
 
 def test_every_system_is_on_the_page_with_its_state(page: str) -> None:
-    found = re.findall(r'<tr id="([^"]+)"><th scope="row">\1</th><td data-filter="[^"]+" class="state [^"]*">([^<]+)</td>', page)
+    found = re.findall(
+        r'<tr id="([^"]+)"><th scope="row">\1</th><td data-filter="[^"]+" class="state [^"]*">([^<]+)</td>', page
+    )
     assert [name for name, _ in found] == [s.id for s in systems()]
     assert all(state.split(":")[0] in (ON_BOARD, REGISTERED, WAITING) for _, state in found)
 
