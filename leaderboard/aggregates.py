@@ -117,7 +117,7 @@ def profile_chart(table: SlotTable, board: StatsBoard) -> Figure:
 
 def _values(metric: BoardMetric, board: StatsBoard) -> dict[str, Value]:
     found = metric.compute(board)
-    rows = found[["method", "value", "low", "high"]].itertuples(index=False, name=None)
+    rows = zip(*(found[name].tolist() for name in ("method", "value", "low", "high")), strict=True)
     return {str(method): Value(float(v), float(low), float(high)) for method, v, low, high in rows}
 
 

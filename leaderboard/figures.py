@@ -61,6 +61,16 @@ def _series(board: Board, cell: Cell, column: str, kind: str) -> Series:
     return Series(cell.method, x, y, low, high, kind)
 
 
+def _reference_series(board: Board, sheet: Sheet, column: str) -> list[Series]:
+    """The reference's mean curve, where it finished; computed once, since every method stands beside it."""
+    if sheet.reference is None or not sheet.reference.n:
+        return []
+    key = (sheet.path, column)
+    if key not in board.reference_curves:
+        board.reference_curves[key] = _series(board, sheet.reference, column, "reference")
+    return [board.reference_curves[key]]
+
+
 def _marks(sheet: Sheet) -> list[Mark]:
     """Best possible and chance values, where the task's metric states them."""
     metric = sheet.info.metric if sheet.info else None
@@ -78,7 +88,6 @@ def axis_label(sheet: Sheet) -> str:
 def learning_curves(board: Board, sheet: Sheet) -> list[Figure]:
     """Curves of the reference and the best methods against the budget and against seconds."""
     best = [c for c in sheet.ranked if c.n and c.method != REFERENCE][:CURVES]
-    base = [sheet.reference] if sheet.reference and sheet.reference.n else []
     unit = sheet.first.budget_unit or "steps"
     whose = f"the reference and the {len(best)} best methods" if len(best) > 1 else "all methods with a score"
     figures = []
@@ -86,7 +95,7 @@ def learning_curves(board: Board, sheet: Sheet) -> list[Figure]:
         ("spent", unit, f"the budget in {unit}"),
         ("seconds", "training seconds", "training time"),
     ):
-        series = [_series(board, c, column, "reference") for c in base]
+        series = _reference_series(board, sheet, column)
         series += [_series(board, c, column, kind) for c, kind in zip(best, PALETTE, strict=False)]
         title = f"{sheet.task}: {metric_words(sheet.first.metric)} against {label}"
         chart = line_chart(series, label, axis_label(sheet), title, _log(sheet), _marks(sheet))
@@ -176,20 +185,19 @@ def pareto(points: Sequence[tuple[float, float]]) -> list[bool]:
     ]  # fmt: skip
 
 
-def method_curves(board: Board, cells: Sequence[tuple[Sheet, Cell]]) -> list[Figure]:
-    """The method's learning curve beside the reference's, one chart a task."""
-    figures = []
+def method_curves(board: Board, cells: Sequence[tuple[Sheet, Cell]]) -> dict[str, Figure]:
+    """The method's learning curve beside the reference's, one chart a task, by the task's page."""
+    figures = {}
     for sheet, cell in cells:
         if not cell.n:
             continue
-        base = sheet.reference
-        series = [_series(board, base, "spent", "reference")] if base and base.n and cell is not base else []
+        series = [] if cell is sheet.reference else _reference_series(board, sheet, "spent")
         series.append(_series(board, cell, "spent", "a"))
         unit = sheet.first.budget_unit or "steps"
         title = f"{cell.method} on {sheet.task} ({sheet.slice.key})"
         chart = line_chart(series, unit, axis_label(sheet), title, _log(sheet), _marks(sheet))
         if chart:
-            figures.append(Figure(Markup(chart), f"{sheet.title}, tier {sheet.slice.tier}"))
+            figures[sheet.path] = Figure(Markup(chart), f"{sheet.title}, tier {sheet.slice.tier}")
     return figures
 
 
@@ -329,27 +337,19 @@ def headline_axis(headline: str) -> Markup:
 
 
 def seed_curves(board: Board, sheet: Sheet, cell: Cell) -> Figure | None:
-    """The curve of every seed of a cell (mean and band where there are many) beside the reference's mean.
-
-    On the reference's own page also its mean at the other budgets of its ladder.
-    """
-    base = sheet.reference
-    series = [_series(board, base, "spent", "reference")] if base and base.n and cell is not base else []
+    """The curve of every seed of a cell beside the reference's mean; None where there are too many to tell apart."""
     shown = [r for r in cell.runs if len(board.curve(r, "spent"))]
     if len(shown) > CURVES:
-        series.append(_series(board, cell, "spent", "a"))
-    else:
-        series += [
-            Series(f"seed {r.seed}", board.curve(r, "spent").tolist(), board.curve(r, "score").tolist(), kind=kind)
-            for r, kind in zip(shown, PALETTE, strict=False)
-        ]
+        return None
+    series = [] if cell is sheet.reference else _reference_series(board, sheet, "spent")
+    series += [
+        Series(f"seed {r.seed}", board.curve(r, "spent").tolist(), board.curve(r, "score").tolist(), kind=kind)
+        for r, kind in zip(shown, PALETTE, strict=False)
+    ]
     title = f"{cell.method} on {sheet.task}: every seed"
     chart = line_chart(series, sheet.first.budget_unit or "steps", axis_label(sheet), title, _log(sheet), _marks(sheet))
-    if not chart:
-        return None
-    lines = "mean over seeds, band from lowest to highest" if len(shown) > CURVES else "one line a seed"
-    beside = "; dashed: the reference's mean" if cell is not base else ""
-    return Figure(Markup(chart), f"Validation score, {lines}{beside}.")
+    beside = "; dashed: the reference's mean" if cell is not sheet.reference else ""
+    return Figure(Markup(chart), f"Validation score, one line a seed{beside}.") if chart else None
 
 
 def ladder_curves(board: Board, sheet: Sheet) -> Figure | None:

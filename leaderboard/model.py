@@ -426,6 +426,11 @@ class Board:
         return columns[column][starts[run.row] : starts[run.row + 1]].astype(np.float64)
 
     @cached_property
+    def reference_curves(self) -> dict[tuple[str, str], Any]:
+        """What `figures` keeps of the reference, by sheet and column, as every method stands beside it."""
+        return {}
+
+    @cached_property
     def _with_exhibits(self) -> frozenset[int]:
         return frozenset(
             np.flatnonzero(pc.greater(pc.binary_length(self.table["exhibits"]), 0).fill_null(False)).tolist()
@@ -444,13 +449,23 @@ class Board:
         stated = json.loads(text) if text and is_object(text) else {}
         return {s: c for s, c in stated.items() if isinstance(c, Mapping) and isinstance(c.get("hp"), Mapping)}
 
+    @cached_property
+    def _metrics(self) -> tuple[list[int], list[str], list[float]]:
+        whole = self.table["metrics"].combine_chunks()
+        return (
+            whole.offsets.to_pylist(),
+            whole.keys.to_pylist(),
+            whole.items.to_numpy(zero_copy_only=False).tolist(),
+        )
+
     def metrics(self, cell: Cell) -> dict[str, float]:
         """Mean of every test metric over the finished runs that have it."""
+        starts, names, values = self._metrics
         found: dict[str, list[float]] = {}
         for run in cell.runs:
-            for name, value in (self.table["metrics"][run.row].as_py() or []) if run.ok else []:
-                if value is not None and math.isfinite(value):
-                    found.setdefault(name, []).append(value)
+            for at in range(starts[run.row], starts[run.row + 1]) if run.ok else ():
+                if math.isfinite(values[at]):
+                    found.setdefault(names[at], []).append(values[at])
         return {name: math.fsum(values) / len(values) for name, values in sorted(found.items())}
 
 

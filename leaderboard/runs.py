@@ -20,10 +20,15 @@ FAILED = ' class="failed reason"'
 _quote = functools.lru_cache(maxsize=65536)(html.escape)
 
 
-def cell_page(board: Board, sheet: Sheet, cell: Cell) -> dict[str, Any]:
-    """What the page of a cell shows; the reference's has the runs of its ladder too."""
+def cell_page(board: Board, sheet: Sheet, cell: Cell, mean: figures.Figure | None) -> dict[str, Any]:
+    """What the page of a cell shows; the reference's has the runs of its ladder too.
+
+    Parameters
+    ----------
+    mean : the cell's mean curve, shown where there are too many seeds for a line each.
+    """
     runs = [*cell.runs, *(r for _, r in sheet.ladder if cell.method == REFERENCE)]
-    curves = [figures.seed_curves(board, sheet, cell)]
+    curves = [figures.seed_curves(board, sheet, cell) or mean]
     if cell.method == REFERENCE:
         curves.append(figures.ladder_curves(board, sheet))
     return {

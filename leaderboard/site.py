@@ -39,10 +39,15 @@ STATIC = Path(__file__).parent / "static"
 MARKER = "static/board.js"  # a folder that holds it is a site of ours
 
 
-def pages(read: Read) -> Iterator[tuple[str, bytes]]:
-    """Path and content of every file of the site; a pure function of the rows, in any order, and the registry."""
+def pages(read: Read, board: Board | None = None) -> Iterator[tuple[str, bytes]]:
+    """Path and content of every file of the site; a pure function of the rows, in any order, and the registry.
+
+    Parameters
+    ----------
+    board : the rows' board, where it is built already.
+    """
     pa.default_memory_pool().release_unused()  # what reading and sorting left: half of the peak at 100,000 rows
-    board = build(read.table, read.problems)
+    board = board or build(read.table, read.problems)
     yield "runs.csv", downloads.csv_bytes(downloads.runs(board.runs))
     yield "runs.json", downloads.json_bytes(downloads.runs(board.runs))
     yield "runs.parquet", downloads.parquet_bytes(board)
@@ -74,11 +79,13 @@ def pages(read: Read) -> Iterator[tuple[str, bytes]]:
         yield page(sheet.path, "task.html", **_task(board, sheet, tuned))
     for method in (REFERENCE, *board.methods):
         searched = tuned.get(method, [])
-        yield page(method_path(method), "method.html", searches=searched, **_method(board, method))
-    for sheet, cell in ((s, c) for s in board.sheets.values() for c in s.cells.values()):
-        path = sheet.cell_path(cell.method)
-        if board.cell_path(cell) == path:
-            yield page(path, "run.html", **cell_runs.cell_page(board, sheet, cell))
+        shown = _method(board, method)
+        yield page(method_path(method), "method.html", searches=searched, **shown)
+        for sheet, cell in shown["cells"]:
+            path = sheet.cell_path(method)
+            if board.cell_path(cell) == path:
+                curve = shown["curves"].get(sheet.path)
+                yield page(path, "run.html", **cell_runs.cell_page(board, sheet, cell, curve))
     yield page("overall.html", "overall.html", overviews=main, costs=_costs(main), beside=beside)
     yield page("aggregates.html", "aggregates.html", groups=_aggregates(main))
     skipped = [r for r in board.runs if r.status == NOT_RUN]
@@ -95,7 +102,7 @@ def render(read: Read) -> dict[str, bytes]:
     return dict(pages(read))
 
 
-def write(read: Read, out: Path) -> list[str]:
+def write(read: Read, out: Path, board: Board | None = None) -> list[str]:
     """Write the site into `out`, replacing what an earlier build left there, whole or not at all.
 
     Raises
@@ -108,7 +115,7 @@ def write(read: Read, out: Path) -> list[str]:
     fresh = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
     written = []
     try:
-        for path, content in pages(read):
+        for path, content in pages(read, board):
             target = fresh / path
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(content)
@@ -160,9 +167,8 @@ def compare(old: Read, new: Read, names: tuple[str, str]) -> tuple[str, bytes]:
     return markdown.differences(found, *names), page.encode()
 
 
-def top_lines(read: Read, count: int = 3) -> list[str]:
+def top_lines(board: Board, count: int = 3) -> list[str]:
     """The best methods of each task, for a terminal."""
-    board = build(read.table, read.problems)
     lines = []
     for sheet in board.sheets.values():
         best = [c for c in sheet.ranked if c.method != REFERENCE and c.n][:count]

@@ -496,7 +496,7 @@ def test_a_build_that_fails_leaves_the_old_site(tmp_path: Path, monkeypatch: pyt
     write(read_of(golden()), out)
     before = {p: p.read_bytes() for p in out.rglob("*") if p.is_file()}
 
-    def broken(read: Read) -> Any:
+    def broken(read: Read, board: Any) -> Any:
         yield "index.html", b"half"
         raise OSError("disk full")
 
