@@ -5,8 +5,10 @@ BIN := $(VENV)/bin
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 DATA := $(wildcard ../shared/data)
 export LEVELFIELD_DATA ?= $(abspath $(DATA))
+AXE := $(VENV)/axe/node_modules/axe-core/axe.min.js
+export LEVELFIELD_AXE ?= $(abspath $(AXE))
 
-.PHONY: setup demo test test-all lint bench clean
+.PHONY: axe setup demo test test-all lint bench clean
 
 PIP := $(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt
 
@@ -26,10 +28,15 @@ setup: $(VENV)/.installed
 demo: $(VENV)/.installed
 	$(BIN)/python -m suite.demo
 
-test: $(VENV)/.dev
+# The accessibility test wants axe-core; without npm it skips and says so.
+axe: $(VENV)/.dev
+	@test -f $(AXE) || npm install --no-audit --no-fund --ignore-scripts --silent --prefix $(VENV)/axe axe-core@4.10.3 \
+	  || echo "no axe-core: the accessibility test skips"
+
+test: $(VENV)/.dev axe
 	$(ONE_THREAD) $(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow" --benchmark-disable tests
 
-test-all: $(VENV)/.dev
+test-all: $(VENV)/.dev axe
 	$(ONE_THREAD) $(BIN)/python -m pytest -n 2 --dist worksteal --benchmark-disable tests
 
 lint: $(VENV)/.dev

@@ -148,7 +148,7 @@ def _exhibits(info: TaskInfo, method: Method | None) -> dict[str, Any]:
 
 def test_board_of_1000_rows(benchmark: Any) -> None:
     """Build in memory; the mark is one second."""
-    read = synthetic(1000, tasks=7, methods=40, seeds=5)
+    read = synthetic(1000, tasks=7, methods=60, seeds=5)
     registry()
     size = benchmark.pedantic(lambda: {path: len(content) for path, content in pages(read)}, rounds=3, warmup_rounds=1)
     assert read.table.num_rows == 1000

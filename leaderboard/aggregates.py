@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -79,7 +78,7 @@ def aggregates(table: SlotTable) -> Aggregates | None:
     methods = {r.method for r in table.rows}
     if table.stats is None or len(table.stats.cells.tasks) < 2 or len(methods - {REFERENCE}) < 2:
         return None
-    board = replace(table.stats, rounds=ROUNDS)
+    board = table.stats.at_rounds(ROUNDS)
     metrics = tuple(METRICS[n] for n in SHOWN if board.rungs is not None or not METRICS[n].needs_ladder)
     values = {m.name: _values(m, board) for m in metrics}
     absent = Value(math.nan, math.nan, math.nan)
@@ -118,7 +117,7 @@ def profile_chart(table: SlotTable, board: StatsBoard) -> Figure:
 
 def _values(metric: BoardMetric, board: StatsBoard) -> dict[str, Value]:
     found = metric.compute(board)
-    rows = found[["method", "value", "low", "high"]].itertuples(index=False, name=None)
+    rows = zip(*(found[name].tolist() for name in ("method", "value", "low", "high")), strict=True)
     return {str(method): Value(float(v), float(low), float(high)) for method, v, low, high in rows}
 
 

@@ -173,8 +173,18 @@ def line_chart(
     return "".join(parts) + "</svg>" + (f'<div class="legend">{legend}</div>' if len(shown) > 1 else "")
 
 
-def scatter(points: Sequence[Point], x_label: str, y_label: str, title: str, log_y: bool, mark_x: Mark | None) -> str:
+def scatter(
+    points: Sequence[Point],
+    x_label: str,
+    y_label: str,
+    title: str,
+    log_y: bool,
+    marks: Sequence[Mark] = (),
+    mark_x: float | None = None,
+) -> str:
     """Points with whiskers, the Pareto front joined; names where there is room, those of the front first.
+
+    Lines go across at `marks` and up at `mark_x`.
 
     Returns
     -------
@@ -188,8 +198,9 @@ def scatter(points: Sequence[Point], x_label: str, y_label: str, title: str, log
     ys = [v for p in shown for v in (p.y, p.y_low, p.y_high) if math.isfinite(v)]
     across, up = Scale(xs, LEFT, right, log=True), Scale(ys, HEIGHT - BOTTOM, TOP, log=log_y)
     parts = [_open("chart", title), *_axes(across, up, right, x_label, y_label)]
-    if mark_x and across.has(mark_x.value):
-        x = across(mark_x.value)
+    parts += _marks(marks, up, right)
+    if mark_x is not None and across.has(mark_x):
+        x = across(mark_x)
         parts.append(f'<path class="mark" d="M{x:.1f} {TOP}V{HEIGHT - BOTTOM}"/>')
     front = sorted((p for p in shown if p.front), key=lambda p: p.x)
     parts.append(f'<path class="front" d="{_path([(across(p.x), up(p.y)) for p in front])}"/>')
@@ -229,17 +240,18 @@ def whisker(value: float, low: float, high: float, extent: float) -> str:
     return f'<svg class="whisker" {size} aria-hidden="true"><path class="zero" d="M{middle:.0f} 0V18"/>{parts}</svg>'
 
 
-def whisker_axis(extent: float) -> str:
-    """The common axis of a column of whiskers: zero and both ends with their labels."""
+def whisker_axis(extent: float, labels: tuple[str, str, str] | None = None) -> str:
+    """The common axis of a column of whiskers: zero and both ends, labelled with their values unless with `labels`."""
     if not extent > 0:
         return ""
     middle, label = WHISKER_WIDTH / 2, tick_text(extent)
+    low, zero, high = labels or (f"{MINUS}{label}", "0", f"+{label}")
     return (
         f'<svg class="whisker scale" viewBox="0 0 {WHISKER_WIDTH} {WHISKER_HEIGHT}" role="img" '
-        f'aria-label="axis from {MINUS}{label} to +{label}">'
+        f'aria-label="axis from {low} to {high}">'
         f'<path class="zero" d="M{middle:.0f} 12V18M6 12V16M{WHISKER_WIDTH - 6} 12V16M6 12H{WHISKER_WIDTH - 6}"/>'
-        f'<text x="0" y="9">{MINUS}{label}</text><text x="{middle:.0f}" y="9" text-anchor="middle">0</text>'
-        f'<text x="{WHISKER_WIDTH}" y="9" text-anchor="end">+{label}</text></svg>'
+        f'<text x="0" y="9">{low}</text><text x="{middle:.0f}" y="9" text-anchor="middle">{zero}</text>'
+        f'<text x="{WHISKER_WIDTH}" y="9" text-anchor="end">{high}</text></svg>'
     )
 
 

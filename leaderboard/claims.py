@@ -12,7 +12,7 @@ import pyarrow as pa
 from markupsafe import Markup
 
 from leaderboard.charts import extent, whisker, whisker_axis
-from leaderboard.model import Board, Run
+from leaderboard.model import Board
 from leaderboard.text import bounds_text, command, gain_text, number, seed_words
 from suite.claims import Claim, ClaimRun, Judged, TaskVerdict, judge, ledger
 from suite.stats import Interval
@@ -34,11 +34,11 @@ class Claims:
     Attributes
     ----------
     judged : in the ledger's order.
-    shown : the board's runs by id, which have an address on a method's page.
+    shown : page of each run of the board, by id.
     """
 
     judged: tuple[Judged, ...]
-    shown: dict[str, Run]
+    shown: dict[str, str]
 
     @cached_property
     def tested(self) -> list[Judged]:
@@ -98,7 +98,7 @@ class Claims:
 
 def claims(board: Board, table: pa.Table) -> Claims:
     """The ledger judged by the board's rows."""
-    return Claims(tuple(judge(ledger(), table)), {run.run_id: run for run in board.runs})
+    return Claims(tuple(judge(ledger(), table)), board.addresses)
 
 
 def effect(verdict: TaskVerdict) -> Interval:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -14,10 +15,15 @@ from markupsafe import Markup
 from leaderboard.charts import Mark, Point, Series, line_chart, scatter, whisker, whisker_axis
 from leaderboard.maps import Map, pde_maps, picture, profile
 from leaderboard.model import DAMAGED, Board, Cell, Sheet
-from leaderboard.text import better, metric_words, unit_words
+from leaderboard.standings import SlotTable, Standing
+from leaderboard.text import better, metric_words, slot_words, unit_words
 from suite.recipe import REFERENCE
+from suite.stats import Interval
+from suite.stats.board import SD_CLIP
+from suite.stats.ladder import LOG2_CLIP
 
 PALETTE = "abcdefg"
+FRONT = "The line joins the methods that no other method beats on both."
 CURVES = 7  # methods on a task's learning curves, beside the reference
 FloatArray = npt.NDArray[np.float64]
 
@@ -55,6 +61,16 @@ def _series(board: Board, cell: Cell, column: str, kind: str) -> Series:
     return Series(cell.method, x, y, low, high, kind)
 
 
+def _reference_series(board: Board, sheet: Sheet, column: str) -> list[Series]:
+    """The reference's mean curve, where it finished; computed once, since every method stands beside it."""
+    if sheet.reference is None or not sheet.reference.n:
+        return []
+    key = (sheet.path, column)
+    if key not in board.reference_curves:
+        board.reference_curves[key] = _series(board, sheet.reference, column, "reference")
+    return [board.reference_curves[key]]
+
+
 def _marks(sheet: Sheet) -> list[Mark]:
     """Best possible and chance values, where the task's metric states them."""
     metric = sheet.info.metric if sheet.info else None
@@ -72,7 +88,6 @@ def axis_label(sheet: Sheet) -> str:
 def learning_curves(board: Board, sheet: Sheet) -> list[Figure]:
     """Curves of the reference and the best methods against the budget and against seconds."""
     best = [c for c in sheet.ranked if c.n and c.method != REFERENCE][:CURVES]
-    base = [sheet.reference] if sheet.reference and sheet.reference.n else []
     unit = sheet.first.budget_unit or "steps"
     whose = f"the reference and the {len(best)} best methods" if len(best) > 1 else "all methods with a score"
     figures = []
@@ -80,11 +95,13 @@ def learning_curves(board: Board, sheet: Sheet) -> list[Figure]:
         ("spent", unit, f"the budget in {unit}"),
         ("seconds", "training seconds", "training time"),
     ):
-        series = [_series(board, c, column, "reference") for c in base]
+        series = _reference_series(board, sheet, column)
         series += [_series(board, c, column, kind) for c, kind in zip(best, PALETTE, strict=False)]
         title = f"{sheet.task}: {metric_words(sheet.first.metric)} against {label}"
         chart = line_chart(series, label, axis_label(sheet), title, _log(sheet), _marks(sheet))
         caption = f"Validation score of {whose} against {what}: mean over seeds, band from lowest to highest."
+        if sheet.first.metric == "excess":
+            caption += " 0, which this axis never reaches, is the entropy of the source: no model can do better."
         figures.append(Figure(Markup(chart), caption))
     return [f for f in figures if f.chart]
 
@@ -95,26 +112,69 @@ def _log(sheet: Sheet) -> bool:
 
 
 def cost_quality(sheet: Sheet) -> Figure | None:
-    """Every method's score against its step cost, with the methods that no other beats on both."""
+    """Every method's score against its cost, with the methods that no other beats on both.
+
+    The cost is the measured time of a step relative to the reference's; where
+    no step was timed, the training seconds of the runs, which nothing held still.
+    """
     cells = [c for c in sheet.cells.values() if c.n and math.isfinite(c.cost.value)]
+    timed = len(cells) > 1
+    if not timed:
+        cells = _of_one_machine(sheet)
+    if len(cells) < 2:
+        return None
+    costs = [c.cost if timed else _seconds(c) for c in cells]
     sign = 1 if sheet.first.direction == "min" else -1
-    front = pareto([(c.cost.value, sign * c.score.value) for c in cells])
+    front = pareto([(cost.value, sign * c.score.value) for c, cost in zip(cells, costs, strict=True)])
     points = [
         Point(
-            c.method, c.cost.value, c.score.value, c.cost.low, c.cost.high, c.score.low, c.score.high,
+            c.method, cost.value, c.score.value, cost.low, cost.high, c.score.low, c.score.high,
             "reference" if c.method == REFERENCE else c.verdict, on_front,
         )
-        for c, on_front in zip(cells, front, strict=True)
+        for c, cost, on_front in zip(cells, costs, front, strict=True)
     ]  # fmt: skip
-    if len(points) < 2:
+    title = f"{sheet.task}: score against {'step cost' if timed else 'training seconds'}"
+    label = "time of a step, reference = 1" if timed else "training seconds"
+    chart = scatter(points, label, axis_label(sheet), title, _log(sheet), _marks(sheet), 1.0 if timed else None)
+    what = "the time of one training step, with 95% intervals" if timed else (
+        "the seconds that training took, from the fastest to the slowest seed; nothing else on the machine was "
+        "held still, so that small differences in seconds mean nothing"
+    )  # fmt: skip
+    return Figure(Markup(chart), f"Cost and quality: test score against {what}. {FRONT}")
+
+
+def _of_one_machine(sheet: Sheet) -> list[Cell]:
+    """Cells with training seconds whose runs are of the environment that most of them are of."""
+    known = [c for c in sheet.cells.values() if c.n and c.seconds > 0]
+    votes = Counter(r.environment_hash for c in known for r in c.runs)
+    common = min(votes, key=lambda key: (-votes[key], key), default="")
+    return [c for c in known if {r.environment_hash for r in c.runs} == {common}]
+
+
+def _seconds(cell: Cell) -> Interval:
+    """Mean training seconds of the finished runs, from the fastest to the slowest."""
+    times = [r.train_seconds for r in cell.runs if r.ok and r.train_seconds > 0]
+    return Interval(cell.seconds, min(times), max(times), len(times), "range")
+
+
+def headline_costs(table: SlotTable) -> Figure | None:
+    """Headline of every method of a slot against its step cost, where that was measured."""
+    found = [(r, e) for r in table.rows if math.isfinite(r.cost) and (e := r.estimate(table.headline))]
+    if len(found) < 2:
         return None
-    title = f"{sheet.task}: score against step cost"
-    chart = scatter(points, "time of a step, reference = 1", axis_label(sheet), title, _log(sheet), Mark(1.0, ""))
-    caption = (
-        "Cost and quality: test score against the time of one training step, with 95% intervals. "
-        "The line joins the methods that no other method beats on both."
-    )
-    return Figure(Markup(chart), caption)
+    speedup = table.headline == "speedup"
+    front = pareto([(r.cost, -e.value) for r, e in found])
+    points = [
+        Point(r.method, r.cost, e.value, math.nan, math.nan, e.seeds_low, e.seeds_high, r.verdict(table.headline), on)
+        for (r, e), on in zip(found, front, strict=True)
+    ]
+    label = "effective speedup" if speedup else "mean gain, seed sd"
+    title = f"{slot_words(table.slot).title}: {label} against step cost"
+    chart = scatter(
+        points, "time of a step, reference = 1", f"{label}, higher is better", title, speedup,
+        [Mark(1.0 if speedup else 0.0, "reference")], 1.0,
+    )  # fmt: skip
+    return Figure(Markup(chart), f"{title}, with 95% intervals over seeds. {FRONT}")
 
 
 def pareto(points: Sequence[tuple[float, float]]) -> list[bool]:
@@ -125,20 +185,19 @@ def pareto(points: Sequence[tuple[float, float]]) -> list[bool]:
     ]  # fmt: skip
 
 
-def method_curves(board: Board, cells: Sequence[tuple[Sheet, Cell]]) -> list[Figure]:
-    """The method's learning curve beside the reference's, one chart a task."""
-    figures = []
+def method_curves(board: Board, cells: Sequence[tuple[Sheet, Cell]]) -> dict[str, Figure]:
+    """The method's learning curve beside the reference's, one chart a task, by the task's page."""
+    figures = {}
     for sheet, cell in cells:
         if not cell.n:
             continue
-        base = sheet.reference
-        series = [_series(board, base, "spent", "reference")] if base and base.n and cell is not base else []
+        series = [] if cell is sheet.reference else _reference_series(board, sheet, "spent")
         series.append(_series(board, cell, "spent", "a"))
         unit = sheet.first.budget_unit or "steps"
         title = f"{cell.method} on {sheet.task} ({sheet.slice.key})"
         chart = line_chart(series, unit, axis_label(sheet), title, _log(sheet), _marks(sheet))
         if chart:
-            figures.append(Figure(Markup(chart), f"{sheet.title}, tier {sheet.slice.tier}"))
+            figures[sheet.path] = Figure(Markup(chart), f"{sheet.title}, tier {sheet.slice.tier}")
     return figures
 
 
@@ -258,3 +317,51 @@ def gain_mark(sheet: Sheet, cell: Cell) -> Markup:
 def gain_axis(sheet: Sheet) -> Markup:
     """The axis of the task's differences, with zero and end labels."""
     return Markup(whisker_axis(sheet.reach))
+
+
+def headline_mark(row: Standing, headline: str) -> Markup:
+    """A row's headline with its interval over seeds: in octaves of a speedup, in seed sd of a gain; empty without."""
+    found = row.estimate(headline)
+    if row.method == REFERENCE or found is None:
+        return Markup("")
+    ends = (found.value, found.seeds_low, found.seeds_high)
+    if headline == "speedup":
+        value, low, high = (math.log2(v) for v in ends)
+        return Markup(whisker(value, low, high, LOG2_CLIP))
+    return Markup(whisker(*ends, SD_CLIP))
+
+
+def headline_axis(headline: str) -> Markup:
+    """The axis of headlines, the same on every table."""
+    return Markup(whisker_axis(LOG2_CLIP, ("¼×", "1×", "4×")) if headline == "speedup" else whisker_axis(SD_CLIP))
+
+
+def seed_curves(board: Board, sheet: Sheet, cell: Cell) -> Figure | None:
+    """The curve of every seed of a cell beside the reference's mean; None where there are too many to tell apart."""
+    shown = [r for r in cell.runs if len(board.curve(r, "spent"))]
+    if len(shown) > CURVES:
+        return None
+    series = [] if cell is sheet.reference else _reference_series(board, sheet, "spent")
+    series += [
+        Series(f"seed {r.seed}", board.curve(r, "spent").tolist(), board.curve(r, "score").tolist(), kind=kind)
+        for r, kind in zip(shown, PALETTE, strict=False)
+    ]
+    title = f"{cell.method} on {sheet.task}: every seed"
+    chart = line_chart(series, sheet.first.budget_unit or "steps", axis_label(sheet), title, _log(sheet), _marks(sheet))
+    beside = "; dashed: the reference's mean" if cell is not sheet.reference else ""
+    return Figure(Markup(chart), f"Validation score, one line a seed{beside}.") if chart else None
+
+
+def ladder_curves(board: Board, sheet: Sheet) -> Figure | None:
+    """The reference's mean curve at each budget of its ladder: what a speedup is read on."""
+    rungs = {**sheet.rungs, 1.0: [r for r in sheet.reference.runs if r.ok] if sheet.reference else []}
+    if len(rungs) < 2:
+        return None
+    series = []
+    for share, kind in zip(sorted(rungs), PALETTE, strict=False):
+        cell = Cell(sheet.task, f"{share:g} × budget", tuple(rungs[share]))
+        series.append(_series(board, cell, "spent", "reference" if share == 1 else kind))
+    unit = sheet.first.budget_unit or "steps"
+    title = f"{sheet.task}: the reference at other budgets"
+    chart = line_chart(series, unit, axis_label(sheet), title, _log(sheet), _marks(sheet))
+    return Figure(Markup(chart), "The reference's ladder: mean over seeds at each budget, band from lowest to highest.")

@@ -23,7 +23,7 @@ from leaderboard.text import slug
 from suite.recipe import REFERENCE
 from suite.registry import Method, TaskInfo, registry
 from suite.stats import Board as StatsBoard
-from suite.stats import Interval, rank_intervals, t_interval, tie_letters
+from suite.stats import Interval, compare_all, rank_intervals, t_interval, tie_letters, tier_groups
 from suite.store.schema import FIRST_HAND, SMOKE
 
 NAN = float("nan")
@@ -137,6 +137,13 @@ class Slice(NamedTuple):
         return "-".join(parts)
 
     @property
+    def title(self) -> str:
+        """A column's name."""
+        parts = [f"best of {self.trials}"] if self.trials else []
+        parts += ["equal seconds"] if self.kind == "seconds" else []
+        return ", ".join(parts) or "default"
+
+    @property
     def protocol(self) -> str:
         """What was held equal, in words."""
         tuning = f"best of {self.trials} trials" if self.trials else "default hyper-parameters"
@@ -161,6 +168,7 @@ class Cell:
         + is better, with its t-interval; seeds that finished on both sides.
     letters : tie letters; methods that share one are not separated on this task.
     rank : rank by mean score and its lower and upper end, 1 is best; None without an attempt.
+    group : 1 where nobody is separated above it, 2 where only those of group 1 are, and so on; 0 without an attempt.
     """
 
     task: str
@@ -170,6 +178,7 @@ class Cell:
     gain: Interval = NONE
     letters: str = ""
     rank: tuple[int, int, int] | None = None
+    group: int = 0
 
     @property
     def first(self) -> Run:
@@ -247,6 +256,10 @@ class Sheet:
     @property
     def path(self) -> str:
         return f"task/{slug(self.slice.key)}.{slug(self.task)}.html"
+
+    def cell_path(self, method: str) -> str:
+        """Page of the runs of a cell."""
+        return f"run/{slug(self.slice.key)}.{slug(self.task)}.{slug(method)}.html"
 
     @cached_property
     def first(self) -> Run:
@@ -350,6 +363,30 @@ class Board:
     def of_slice(self, part: Slice) -> list[Sheet]:
         return [s for (p, _), s in self.sheets.items() if p == part]
 
+    def other_protocols(self, sheet: Sheet) -> list[Sheet]:
+        """The same task and tier under other protocols: tuned, at equal device time."""
+        parts = [p for p in self.slices if p.tier == sheet.slice.tier and p != sheet.slice]
+        return [self.sheets[p, sheet.task] for p in parts if (p, sheet.task) in self.sheets]
+
+    @cached_property
+    def addresses(self) -> dict[str, str]:
+        """Run id -> page of its cell; the reference's runs stand on the page of the first slice that has them."""
+        found: dict[str, str] = {}
+        for sheet in self.sheets.values():
+            for method, cell in sheet.cells.items():
+                path = sheet.cell_path(method)
+                for run in (*cell.runs, *(r for _, r in sheet.ladder if method == REFERENCE)):
+                    found.setdefault(run.run_id, path)
+        return found
+
+    def cell_path(self, cell: Cell) -> str:
+        """Page of a cell's runs."""
+        return self.addresses[cell.first.run_id]
+
+    def run_link(self, run: Run) -> str:
+        """Stable address of a run: its id on its cell's page."""
+        return f"{self.addresses[run.run_id]}#{run.run_id}"
+
     @cached_property
     def _of_methods(self) -> dict[str, list[tuple[Sheet, Cell]]]:
         found: dict[str, list[tuple[Sheet, Cell]]] = {}
@@ -389,6 +426,11 @@ class Board:
         return columns[column][starts[run.row] : starts[run.row + 1]].astype(np.float64)
 
     @cached_property
+    def reference_curves(self) -> dict[tuple[str, str], Any]:
+        """What `figures` keeps of the reference, by sheet and column, as every method stands beside it."""
+        return {}
+
+    @cached_property
     def _with_exhibits(self) -> frozenset[int]:
         return frozenset(
             np.flatnonzero(pc.greater(pc.binary_length(self.table["exhibits"]), 0).fill_null(False)).tolist()
@@ -407,13 +449,23 @@ class Board:
         stated = json.loads(text) if text and is_object(text) else {}
         return {s: c for s, c in stated.items() if isinstance(c, Mapping) and isinstance(c.get("hp"), Mapping)}
 
+    @cached_property
+    def _metrics(self) -> tuple[list[int], list[str], list[float]]:
+        whole = self.table["metrics"].combine_chunks()
+        return (
+            whole.offsets.to_pylist(),
+            whole.keys.to_pylist(),
+            whole.items.to_numpy(zero_copy_only=False).tolist(),
+        )
+
     def metrics(self, cell: Cell) -> dict[str, float]:
         """Mean of every test metric over the finished runs that have it."""
+        starts, names, values = self._metrics
         found: dict[str, list[float]] = {}
         for run in cell.runs:
-            for name, value in (self.table["metrics"][run.row].as_py() or []) if run.ok else []:
-                if value is not None and math.isfinite(value):
-                    found.setdefault(name, []).append(value)
+            for at in range(starts[run.row], starts[run.row + 1]) if run.ok else ():
+                if math.isfinite(values[at]):
+                    found.setdefault(names[at], []).append(values[at])
         return {name: math.fsum(values) / len(values) for name, values in sorted(found.items())}
 
 
@@ -561,12 +613,10 @@ def _sheet(part: Slice, task: str, runs: Sequence[Run], left: dict[str, set[int]
     sheet.ladder.sort(key=lambda pair: (pair[0], pair[1].seed, pair[1].run_id))
     kept = {method: _latest(found, left) for method, found in sorted(by_method.items())}
     base = {r.seed: r.score for r in kept.get(REFERENCE, []) if r.ok}
-    letters, ranks = _ties([r for found in kept.values() for r in found] if part.tier != SMOKE else [])
+    places = _places([r for found in kept.values() for r in found] if part.tier != SMOKE else [])
     for method, found in kept.items():
-        cell = Cell(
-            task, method, tuple(found), _score(found), _gain(found, base), letters.get(method, ""), ranks.get(method)
-        )
-        sheet.cells[method] = cell
+        place = places.get(method, NOWHERE)
+        sheet.cells[method] = Cell(task, method, tuple(found), _score(found), _gain(found, base), *place)
     return sheet
 
 
@@ -609,16 +659,37 @@ def stats_frame(runs: Iterable[Run]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["task", "method", "seed", "status", "score", "direction", "family"])
 
 
-def _ties(runs: Sequence[Run]) -> tuple[dict[str, str], dict[str, tuple[int, int, int]]]:
-    """Tie letters and (rank, low, high) of every method that was attempted on one task.
+class Place(NamedTuple):
+    """Where a method stands among others.
+
+    Attributes
+    ----------
+    letters : tie letters.
+    rank : rank, lower and upper end; None without an attempt.
+    group : see `suite.stats.tier_groups`; 0 without an attempt.
+    """
+
+    letters: str
+    rank: tuple[int, int, int] | None
+    group: int
+
+
+NOWHERE = Place("", None, 0)
+
+
+def places_of(board: StatsBoard) -> dict[str, Place]:
+    """Place of every method over seeds on the board's tasks, best first.
 
     Beyond `LETTERED` methods there are no letters: nobody could read them.
     """
+    found = compare_all(board, over="seeds")
+    ranks, groups = rank_intervals(found), tier_groups(found)
+    letters = tie_letters(found) if len(groups) <= LETTERED else {}
+    rows = zip(ranks["method"], ranks["rank"], ranks["low"], ranks["high"], strict=True)
+    return {str(m): Place(letters.get(m, ""), (int(r), int(a), int(b)), groups[m]) for m, r, a, b in rows}
+
+
+def _places(runs: Sequence[Run]) -> dict[str, Place]:
+    """Place of every method that was attempted on one task."""
     tried = [r for r in runs if r.status != NOT_RUN]
-    if not tried:
-        return {}, {}
-    board = StatsBoard.of(stats_frame(tried))
-    ranks = rank_intervals(board)
-    places = zip(ranks["rank"], ranks["low"], ranks["high"], strict=True)
-    letters = tie_letters(board) if len(ranks) <= LETTERED else {}
-    return letters, {m: (int(r), int(a), int(b)) for m, (r, a, b) in zip(ranks["method"], places, strict=True)}
+    return places_of(StatsBoard.of(stats_frame(tried))) if tried else {}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import html
 import json
 import math
 import os
@@ -16,18 +15,19 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
-from markupsafe import Markup
 
 from leaderboard import changes as comparison
 from leaderboard import claims as stated
 from leaderboard import coverage as covered
 from leaderboard import downloads, figures, markdown, text
+from leaderboard import runs as cell_runs
 from leaderboard.aggregates import Aggregates, aggregates, describe, legend, pairing
 from leaderboard.claims import Claims
-from leaderboard.model import NONE, NOT_RUN, Board, Cell, Run, Sheet, Slice, build, entry_of
+from leaderboard.commands import cell_command, cell_commands, task_command
+from leaderboard.model import NONE, NOT_RUN, Board, Run, Sheet, Slice, build, entry_of
 from leaderboard.prose import inline, typeset
-from leaderboard.standings import Estimate, Overview, families, overviews
-from leaderboard.tuning import searches
+from leaderboard.standings import Estimate, Overview, families, overviews, protocols
+from leaderboard.tuning import Search, searches
 from suite.claims import ClaimRun
 from suite.recipe import REFERENCE
 from suite.registry import registry
@@ -36,18 +36,26 @@ from suite.stats import Interval, t_interval
 from suite.store.files import Read
 
 STATIC = Path(__file__).parent / "static"
-CLASS_FAILED = ' class="failed reason"'
 MARKER = "static/board.js"  # a folder that holds it is a site of ours
 
 
-def pages(read: Read) -> Iterator[tuple[str, bytes]]:
-    """Path and content of every file of the site; a pure function of the rows, in any order, and the registry."""
+def pages(read: Read, board: Board | None = None) -> Iterator[tuple[str, bytes]]:
+    """Path and content of every file of the site; a pure function of the rows, in any order, and the registry.
+
+    Parameters
+    ----------
+    board : the rows' board, where it is built already.
+    """
     pa.default_memory_pool().release_unused()  # what reading and sorting left: half of the peak at 100,000 rows
-    board = build(read.table, read.problems)
-    yield "runs.csv", downloads.csv_bytes(board.runs)
-    yield "runs.json", downloads.json_bytes(board.runs)
+    board = board or build(read.table, read.problems)
+    yield "runs.csv", downloads.csv_bytes(downloads.runs(board.runs))
+    yield "runs.json", downloads.json_bytes(downloads.runs(board.runs))
     yield "runs.parquet", downloads.parquet_bytes(board)
     views = overviews(board)
+    for name, table in (("cells", downloads.cells(board)), ("standings", downloads.standings(views))):
+        yield f"{name}.csv", downloads.csv_bytes(table)
+        yield f"{name}.json", downloads.json_bytes(table)
+        yield f"{name}.parquet", downloads.table_bytes(table)
     main = [v for v in views if v.slice.main and not v.family]
     failures = [r for r in board.runs if r.failed]
     claims = stated.claims(board, read.table)
@@ -60,16 +68,25 @@ def pages(read: Read) -> Iterator[tuple[str, bytes]]:
     everything = [s for part in board.slices if part.main for s in board.of_slice(part)]
     paired = {v.slice.key: pairing(v.sheets) for v in main}
     others = _other_boards(board)
-    yield page("index.html", "index.html", overviews=main, others=others, sheets=everything, pairing=paired)
+    beside = protocols(views)
+    yield page(
+        "index.html", "index.html", overviews=main, others=others, sheets=everything, pairing=paired, beside=beside
+    )
     for view in (v for v in views if v.family or not v.slice.main):
         yield page(board_path(view.slice, view.family), "board.html", view=view, others=others)
-    for sheet in board.sheets.values():
-        yield page(sheet.path, "task.html", **_task(board, sheet))
     tuned = searches(board)
+    for sheet in board.sheets.values():
+        yield page(sheet.path, "task.html", **_task(board, sheet, tuned))
     for method in (REFERENCE, *board.methods):
         searched = tuned.get(method, [])
-        yield page(method_path(method), "method.html", searches=searched, **_method(board, method))
-    yield page("overall.html", "overall.html", overviews=main)
+        shown = _method(board, method)
+        yield page(method_path(method), "method.html", searches=searched, **shown)
+        for sheet, cell in shown["cells"]:
+            path = sheet.cell_path(method)
+            if board.cell_path(cell) == path:
+                curve = shown["curves"].get(sheet.path)
+                yield page(path, "run.html", **cell_runs.cell_page(board, sheet, cell, curve))
+    yield page("overall.html", "overall.html", overviews=main, costs=_costs(main), beside=beside)
     yield page("aggregates.html", "aggregates.html", groups=_aggregates(main))
     skipped = [r for r in board.runs if r.status == NOT_RUN]
     yield page(stated.PAGE, "claims.html")
@@ -85,7 +102,7 @@ def render(read: Read) -> dict[str, bytes]:
     return dict(pages(read))
 
 
-def write(read: Read, out: Path) -> list[str]:
+def write(read: Read, out: Path, board: Board | None = None) -> list[str]:
     """Write the site into `out`, replacing what an earlier build left there, whole or not at all.
 
     Raises
@@ -98,7 +115,7 @@ def write(read: Read, out: Path) -> list[str]:
     fresh = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
     written = []
     try:
-        for path, content in pages(read):
+        for path, content in pages(read, board):
             target = fresh / path
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(content)
@@ -150,9 +167,8 @@ def compare(old: Read, new: Read, names: tuple[str, str]) -> tuple[str, bytes]:
     return markdown.differences(found, *names), page.encode()
 
 
-def top_lines(read: Read, count: int = 3) -> list[str]:
+def top_lines(board: Board, count: int = 3) -> list[str]:
     """The best methods of each task, for a terminal."""
-    board = build(read.table, read.problems)
     lines = []
     for sheet in board.sheets.values():
         best = [c for c in sheet.ranked if c.method != REFERENCE and c.n][:count]
@@ -178,11 +194,6 @@ def method_path(method: str) -> str:
     return f"method/{text.slug(method)}.html"
 
 
-def run_link(run: Run) -> str:
-    """Stable address of a run: its id on its method's page."""
-    return f"{method_path(run.method)}#{run.run_id}"
-
-
 def sheet_path(board: Board, tier: str, task: str) -> str:
     """Page of a task at equal steps; of all tasks where it has none."""
     sheet = board.sheets.get((Slice(tier), task))
@@ -190,9 +201,9 @@ def sheet_path(board: Board, tier: str, task: str) -> str:
 
 
 def claim_run_link(claims: Claims, run: ClaimRun) -> str:
-    """Address of a run behind a claim: on its method's page, or on the claims' own."""
-    shown = claims.shown.get(run.run_id)
-    return run_link(shown) if shown else f"#{run.run_id}"
+    """Address of a run behind a claim: on its cell's page, or on the claims' own."""
+    page = claims.shown.get(run.run_id, "")
+    return f"{page}#{run.run_id}"
 
 
 def safe_link(link: str) -> str:
@@ -281,10 +292,11 @@ def _other_boards(board: Board) -> dict[str, list[tuple[str, str]]]:
     return found
 
 
-def _task(board: Board, sheet: Sheet) -> dict[str, Any]:
+def _task(board: Board, sheet: Sheet, tuned: Mapping[str, Sequence[Search]]) -> dict[str, Any]:
     best = next((c for c in sheet.ranked if c.n and c.verdict not in ("reference", "same")), None)
     shown = [c for c in (sheet.reference, best) if c is not None and c.n]
     metrics = {c.method: board.metrics(c) for c in sheet.ranked if c.n}
+    others = board.other_protocols(sheet)
     return {
         "sheet": sheet,
         "curves": figures.learning_curves(board, sheet),
@@ -299,7 +311,10 @@ def _task(board: Board, sheet: Sheet) -> dict[str, Any]:
         "metric_names": sorted({name for found in metrics.values() for name in found} - {sheet.first.metric}),
         "samples": figures.samples(board, sheet.reference) if sheet.reference else None,
         "recipe": board.recipe(sheet.reference) if sheet.reference else {},
-        "command": _task_command(sheet),
+        "command": task_command(sheet),
+        "others": others,
+        "beside": [o for o in others if any(c.method in o.cells for c in sheet.others)],
+        "searches": [s for found in tuned.values() for s in found if s.sheet is sheet],
         "runs": [r for c in sheet.cells.values() for r in c.runs],
     }
 
@@ -316,71 +331,18 @@ def _method(board: Board, method: str) -> dict[str, Any]:
         "portraits": figures.portraits(board, cells),
         "exhibits": [e for s, c in cells for e in figures.pde_exhibits(board, s, c, ("prediction", "error"))],
         "transcripts": [(s, found) for s, c in cells if (found := figures.transcripts(board, c))],
-        "run_rows": Markup("\n".join(_run_rows(cells, method == REFERENCE))),
-        "commands": [pair for s, c in cells for pair in _commands(s, c)],
+        "commands": [pair for s, c in cells for pair in cell_commands(s, c)],
     }
 
 
-def _run_rows(cells: Sequence[tuple[Sheet, Cell]], with_ladder: bool) -> Iterator[str]:
-    """Rows of a method's run table, in Python because there can be a hundred thousand."""
-    quote = functools.lru_cache(maxsize=4096)(html.escape)
-    for sheet, cell in cells:
-        key = quote(sheet.slice.key)
-        for run in (*cell.runs, *(r for _, r in sheet.ladder if with_ladder)):
-            message = f": {quote(run.message[:160])}" if run.message else ""
-            score = text.number(run.score) if run.ok else text.MISSING
-            name, hp, where = quote(run.run_id), quote(hyperparameter_text(run.hp)), quote(run.environment_hash)
-            yield (
-                f'<tr id="{name}"><th scope="row"><a href="#{name}"><code>{name}</code></a></th>'
-                f'<td>{quote(run.task)}</td><td>{key}</td><td class="num">{text.count(run.budget)}</td>'
-                f'<td class="num">{run.seed}</td><td{"" if run.ok else CLASS_FAILED}>{quote(run.status)}{message}</td>'
-                f'<td class="num">{score}</td><td class="num">{text.number(run.train_seconds, 3)}</td>'
-                f'<td class="reason">{hp}</td><td><code>{quote(run.digest[:10])}</code></td>'
-                f"<td><code>{quote(run.method_hash)}</code></td><td><code>{quote(run.commit[:10])}</code>"
-                f"{' + changes' if run.dirty else ''}</td>"
-                f'<td><a href="../index.html#env-{where}"><code>{where}</code></a></td>'
-                f"<td>{quote(run.trust)}</td></tr>"
-            )
+def _costs(views: Sequence[Overview]) -> dict[str, list[figures.Figure]]:
+    """Slice -> headline against step cost, a figure a slot."""
+    return {v.slice.key: [f for t in v.tables if (f := figures.headline_costs(t)) is not None] for v in views}
 
 
 def _aggregates(views: Sequence[Overview]) -> list[tuple[Overview, list[Aggregates]]]:
     found = [(view, [a for table in view.tables if (a := aggregates(table)) is not None]) for view in views]
     return [(view, tables) for view, tables in found if tables]
-
-
-def _commands(sheet: Sheet, cell: Cell) -> Iterator[tuple[Sheet, str]]:
-    """The commands that make a cell's runs, and the reference's ladder, again."""
-    yield sheet, cell_command(sheet, cell)
-    if cell.method == REFERENCE and sheet.ladder:
-        seeds = text.seed_words({r.seed for _, r in sheet.ladder})
-        words = ["levelfield", "reference", sheet.task, "--tier", sheet.slice.tier, "--seeds", seeds]
-        yield sheet, text.command([*words, *_device(cell.first)])
-
-
-def cell_command(sheet: Sheet, cell: Cell) -> str:
-    """The command that makes a cell's runs again."""
-    return _run_command(sheet, [cell.method], cell.runs)
-
-
-def _task_command(sheet: Sheet) -> str:
-    methods = [m for m in sheet.cells if m != REFERENCE]
-    return _run_command(sheet, methods or [REFERENCE], [r for c in sheet.cells.values() for r in c.runs])
-
-
-def _run_command(sheet: Sheet, methods: Sequence[str], runs: Sequence[Run]) -> str:
-    part, seeds = sheet.slice, text.seed_words({r.seed for r in runs})
-    where = ["--tasks", sheet.task, "--methods", ",".join(methods), "--tier", part.tier, "--seeds", seeds]
-    more = _device(runs[0])
-    if part.trials and methods != [REFERENCE]:
-        return text.command(["levelfield", "tune", *where, "--trials", part.trials, *more])
-    return text.command(
-        ["levelfield", "run", *where, *(["--budget", "seconds"] if part.kind == "seconds" else []), *more]
-    )
-
-
-def _device(run: Run) -> list[str]:
-    device = json.loads(run.environment or "{}").get("device", "cpu")
-    return ["--device", "cuda"] if str(device).startswith("cuda") else []
 
 
 def estimate_text(estimate: Estimate | None, kind: str) -> tuple[str, str, str]:
@@ -400,26 +362,6 @@ def estimate_text(estimate: Estimate | None, kind: str) -> tuple[str, str, str]:
     return one(estimate.value), pair(estimate.seeds_low, estimate.seeds_high), over_tasks
 
 
-@functools.lru_cache(maxsize=4096)
-def hyperparameter_text(stored: str) -> str:
-    """A row's hyper-parameters (JSON) in words."""
-    return hyperparameters(json.loads(stored or "{}"))
-
-
-def hyperparameters(hp: Mapping[str, Any]) -> str:
-    """``lr = 0.001, betas = (0.9, 0.999)``."""
-    return ", ".join(f"{k} = {plain_value(v)}" for k, v in hp.items()) or "none"
-
-
-def plain_value(value: Any) -> str:
-    """A hyper-parameter without the last digits of binary fractions."""
-    if isinstance(value, float):
-        return f"{value:.6g}"
-    if isinstance(value, list | tuple):
-        return "(" + ", ".join(map(plain_value, value)) + ")"
-    return str(value)
-
-
 @functools.cache
 def environment() -> Environment:
     """The templates; every value is escaped unless it is `Markup`."""
@@ -435,14 +377,15 @@ def environment() -> Environment:
         "gain": text.gain_text, "bounds": text.bounds_text, "metric_words": text.metric_words,
         "unit_words": text.unit_words, "describe": describe_space, "typeset": typeset, "inline": inline,
         "ties": text.tie_text, "safe_link": safe_link, "slug": text.slug,
-        "stored_hp": hyperparameter_text, "hp": hyperparameters, "plain": plain_value,
+        "stored_hp": text.hyperparameter_text, "hp": text.hyperparameters, "plain": text.plain_value,
     }  # fmt: skip
     made.globals |= {
         "REFERENCE": REFERENCE, "slot_words": text.slot_words, "tier_words": text.TIER_WORDS, "plural": text.plural,
         "listing": text.listing, "better": text.better, "family_words": text.FAMILY_WORDS,
         "verdicts": text.VERDICT_WORDS,
         "gain_mark": figures.gain_mark, "gain_axis": figures.gain_axis,
-        "board_path": board_path, "method_path": method_path, "run_link": run_link, "cell_command": cell_command,
+        "headline_mark": figures.headline_mark, "headline_axis": figures.headline_axis,
+        "board_path": board_path, "method_path": method_path, "cell_command": cell_command,
         "estimate": estimate_text, "registered": lambda: registry().methods, "describe_aggregate": describe,
         "claim_axis": stated.axis, "claim_effect": stated.effect_text, "claim_mark": stated.mark,
         "claim_classes": stated.CLASSES, "claim_sides": stated.sides, "claim_command": stated.command_line,

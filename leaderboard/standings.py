@@ -11,11 +11,11 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from leaderboard.model import NOT_RUN, Board, Cell, Run, Sheet, Slice, entry_of, stats_frame
+from leaderboard.model import NOT_RUN, NOWHERE, Board, Cell, Run, Sheet, Slice, entry_of, places_of, stats_frame
 from suite.recipe import REFERENCE
 from suite.slots import SLOTS
 from suite.stats import Board as StatsBoard
-from suite.stats import mean_interval, rank_intervals, suite_speedups, tie_letters
+from suite.stats import mean_interval, suite_speedups
 from suite.stats.board import SD_CLIP
 from suite.stats.speedup import seed_interval
 from suite.store.schema import SMOKE
@@ -50,7 +50,7 @@ class Standing:
     fits : for each task, whether the method is meant for it.
     speedup, gain : headline on the tasks with a ladder, and in seed standard
         deviations of the reference; None where no task counts.
-    rank, letters : over seeds, on the tasks of the table.
+    letters, rank, group : its place over seeds, on the tasks of the table (see `model.Place`).
     """
 
     method: str
@@ -58,8 +58,22 @@ class Standing:
     fits: tuple[bool, ...]
     speedup: Estimate | None = None
     gain: Estimate | None = None
-    rank: tuple[int, int, int] | None = None
     letters: str = ""
+    rank: tuple[int, int, int] | None = None
+    group: int = 0
+
+    def estimate(self, headline: str) -> Estimate | None:
+        """The headline by its name."""
+        return self.speedup if headline == "speedup" else self.gain if headline == "gain" else None
+
+    def verdict(self, headline: str) -> str:
+        """better, worse or tied by the headline's interval over seeds; open where it is unknown."""
+        found, even = self.estimate(headline), 1.0 if headline == "speedup" else 0.0
+        if self.method == REFERENCE:
+            return "reference"
+        if found is None or not math.isfinite(found.seeds_low):
+            return "open"
+        return "better" if found.seeds_low > even else "worse" if found.seeds_high < even else "tied"
 
     @cached_property
     def verdicts(self) -> dict[str, int]:
@@ -116,6 +130,11 @@ class SlotTable:
     def has_speedup(self) -> bool:
         return any(row.speedup for row in self.rows)
 
+    @property
+    def has_cost(self) -> bool:
+        """Whether the step time of any method was measured."""
+        return any(math.isfinite(row.cost) for row in self.rows if row.method != REFERENCE)
+
 
 @dataclass(frozen=True)
 class SliceStats:
@@ -166,7 +185,8 @@ def _table(slot: str, methods: list[str], sheets: Iterable[Sheet], stats: SliceS
     speedups = _speedups(laddered)
     gains = {} if whole else _gains(spread)
     board = laddered if whole else spread
-    ranks, letters, leaders = _places(board)
+    places = places_of(board) if board else {}
+    leaders = tuple(m for m, place in places.items() if place.rank and place.rank[1] == 1)
     rows = [
         Standing(
             m,
@@ -174,8 +194,7 @@ def _table(slot: str, methods: list[str], sheets: Iterable[Sheet], stats: SliceS
             tuple(_fits(m, s) for s in shown),
             speedups.get(m),
             gains.get(m),
-            ranks.get(m),
-            letters.get(m, ""),
+            *places.get(m, NOWHERE),
         )
         for m in (REFERENCE, *methods)
         if m != REFERENCE or usable
@@ -205,7 +224,9 @@ def _stats_board(sheets: Sequence[Sheet], ladder: bool = False) -> StatsBoard | 
     if not runs:
         return None
     noise = {s.task: s.noise[0] for s in sheets if s.noise[0] > 0}
-    return StatsBoard.of(stats_frame(runs), ladder_frame(sheets) if ladder else None, noise=noise)
+    board = StatsBoard.of(stats_frame(runs), ladder_frame(sheets) if ladder else None, noise=noise)
+    _ = board.variances, board.run_values  # what the tables cut from it take over, computed once
+    return board
 
 
 def ladder_frame(sheets: Iterable[Sheet]) -> pd.DataFrame:
@@ -252,19 +273,6 @@ def _gains(board: StatsBoard | None) -> dict[str, Estimate]:
     return found
 
 
-def _places(
-    board: StatsBoard | None,
-) -> tuple[dict[str, tuple[int, int, int]], dict[str, str], tuple[str, ...]]:
-    """Rank intervals, tie letters and who shares first place, over seeds on these tasks."""
-    if board is None:
-        return {}, {}, ()
-    frame = rank_intervals(board, over="seeds")
-    places = zip(frame["rank"], frame["low"], frame["high"], strict=True)
-    ranks = {str(m): (int(r), int(a), int(b)) for m, (r, a, b) in zip(frame["method"], places, strict=True)}
-    leaders = tuple(str(m) for m in frame.loc[frame["low"] == 1, "method"])
-    return ranks, tie_letters(board, over="seeds"), leaders
-
-
 def families(sheets: Iterable[Sheet]) -> list[str]:
     """Families of the sheets, sorted."""
     return sorted({s.first.family for s in sheets if s.first.family})
@@ -300,6 +308,10 @@ class Overview:
     def has_speedup(self) -> bool:
         return any(table.has_speedup for table in self.tables)
 
+    @property
+    def has_cost(self) -> bool:
+        return any(table.has_cost for table in self.tables)
+
     @cached_property
     def overall(self) -> list[tuple[SlotTable, Standing]]:
         """Every method of every slot with its own slot's table, by effective speedup, then by mean gain, best first."""
@@ -317,6 +329,37 @@ class Overview:
         """Cells with a finished run, and cells that the tables' methods are meant for."""
         rows = [r for t in self.tables for r in t.rows if r.method != REFERENCE]
         return sum(c is not None and c.n > 0 for r in rows for c in r.cells), sum(r.possible for r in rows)
+
+
+class Protocol(NamedTuple):
+    """How methods do under another protocol of the tier: tuned, or at equal device time.
+
+    Attributes
+    ----------
+    rows : method -> its headline's name and its row.
+    """
+
+    slice: Slice
+    rows: dict[str, tuple[str, Standing]]
+
+    def covers(self, table: SlotTable) -> bool:
+        """Whether a method of the table was run under it."""
+        return any(row.method in self.rows for row in table.rows)
+
+    def estimate(self, method: str) -> tuple[Estimate | None, str, str]:
+        """A method's headline, the headline's name and the verdict; None where it was not run."""
+        headline, row = self.rows.get(method, ("", None))
+        return (row.estimate(headline), headline, row.verdict(headline)) if row else (None, "", "none")
+
+
+def protocols(views: Iterable[Overview]) -> dict[str, list[Protocol]]:
+    """Tier -> its protocols beside default hyper-parameters at equal steps."""
+    found: dict[str, list[Protocol]] = {}
+    for view in views:
+        if not view.slice.main:
+            rows = {r.method: (t.headline, r) for t in view.tables for r in t.rows if r.method != REFERENCE}
+            found.setdefault(view.slice.tier, []).append(Protocol(view.slice, rows))
+    return found
 
 
 def overviews(board: Board) -> list[Overview]:

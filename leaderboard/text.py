@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import json
 import math
 import re
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from suite.stats import Interval
@@ -204,3 +206,23 @@ def factor(value: float) -> str:
     if not math.isfinite(value):
         return MISSING
     return (f"{value:.2f}" if 0.095 <= value < 9.995 else number(value, 3)) + "×"
+
+
+@functools.lru_cache(maxsize=4096)
+def hyperparameter_text(stored: str) -> str:
+    """A row's hyper-parameters (JSON) in words."""
+    return hyperparameters(json.loads(stored or "{}"))
+
+
+def hyperparameters(hp: Mapping[str, Any]) -> str:
+    """``lr = 0.001, betas = (0.9, 0.999)``."""
+    return ", ".join(f"{k} = {plain_value(v)}" for k, v in hp.items()) or "none"
+
+
+def plain_value(value: Any) -> str:
+    """A hyper-parameter without the last digits of binary fractions."""
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, list | tuple):
+        return "(" + ", ".join(map(plain_value, value)) + ")"
+    return str(value)

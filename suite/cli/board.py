@@ -27,6 +27,7 @@ def board(
             raise ValueError("--diff takes its two folders itself; leave out other folders and --check")
         _diff(*diff, out)
         return
+    from leaderboard.model import build
     from leaderboard.site import differences, top_lines, write
     from suite.store.files import read
 
@@ -43,8 +44,9 @@ def board(
         raise typer.Exit(1 if changed else 0)
     if not found.table.num_rows:
         raise ValueError(f"no results in {', '.join(map(str, folders))}; `levelfield run` makes some")
-    write(found, site)
-    for line in top_lines(found, top):
+    whole = build(found.table, found.problems)
+    write(found, site, whole)
+    for line in top_lines(whole, top):
         sys.stdout.write(f"{line}\n")
     sys.stdout.write(f"\nboard: {(site / 'index.html').resolve().as_uri()}\n")
 

@@ -62,6 +62,7 @@ from suite.stats.ranks import (
     shares_letter,
     task_ranks,
     tie_letters,
+    tier_groups,
 )
 from suite.stats.speedup import cell_speedups, ladder_report, suite_speedups
 from suite.stats.stability import leave_one_method_out, leave_one_task_out, rank_agreement, stability_summary
@@ -82,5 +83,5 @@ __all__ = [
     "performance_profile", "profile_area", "profiles", "rank_agreement", "rank_intervals", "score_profiles",
     "seeds_needed", "seeds_saved", "sensitivity", "shares_letter", "sign_flip_test", "stability_summary",
     "suite_false_alarm", "suite_speedups", "t1_decision", "t2_decision", "t_interval", "task_ranks", "tie_letters",
-    "tost", "unpaired_decision", "wilson_interval", "win_rate_interval", "win_rates",
+    "tier_groups", "tost", "unpaired_decision", "wilson_interval", "win_rate_interval", "win_rates",
 ]  # fmt: skip

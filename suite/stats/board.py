@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import Protocol
 
@@ -22,6 +22,7 @@ from suite.stats.ladder import FAILED_LOG2, Arm, check_budgets, log2_speedup, ru
 from suite.stats.resample import BoolArray, FloatArray, IntArray, StudentMultipliers
 from suite.stats.table import REFERENCE, Cells, Missing, TableError
 
+_CELLWISE = ("means", "_finished_values", "values", "variances", "run_values")  # of a cell and the reference alone
 SD_CLIP = 6.0  # differences to the reference are clipped to this many of its seed standard deviations
 
 
@@ -135,8 +136,22 @@ class Board:
             c.failed[np.ix_(rows, columns)],
         )
         made = replace(self, cells=part)
-        if "arms" in vars(self):  # of the same cells: not to be made again for each method or task left out
+        known = vars(self)  # of the same cells: not to be made again for each method or task left out
+        if "arms" in known:
             vars(made)["arms"] = [[self.arms[t][m] for m in rows] for t in columns]
+        if REFERENCE in c.methods and c.reference in rows:
+            if "scales" in known:
+                vars(made)["scales"] = [self.scales[t] for t in columns]
+            for name in _CELLWISE:
+                if name in known:
+                    vars(made)[name] = known[name][np.ix_(rows, columns)]
+        return made
+
+    def at_rounds(self, rounds: int) -> Board:
+        """This board with another number of bootstrap rounds."""
+        made = replace(self, rounds=rounds)
+        facts = {f.name for f in fields(self)}
+        vars(made).update({name: value for name, value in vars(self).items() if name not in facts})
         return made
 
     def arm(self, method: int, task: int) -> Arm:
@@ -257,8 +272,8 @@ class Board:
 
     def _moves(self, t: int, scale: Scale) -> FloatArray:
         seeds, arms = self.all_seeds, self.arms[t]
-        rungs = np.array([[arm.moved(int(s)) for arm in scale.arms] for s in seeds])
-        methods = np.array([[arm.moved(int(s)) for s in seeds] for arm in arms])
+        rungs = np.stack([arm.moved(seeds) for arm in scale.arms], axis=-1)
+        methods = np.stack([arm.moved(seeds) for arm in arms])
         base = self._finished_values[:, t, None]
         change = scale.read(methods, rungs) - base
         finished, failed = (count[:, t] for count in self.counts)

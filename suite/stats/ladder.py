@@ -36,13 +36,18 @@ class Arm:
             return np.full(multipliers.rounds, self.mean)
         return multipliers.means(self.utility, self.seeds)
 
-    def moved(self, seed: int) -> float:
-        """Mean after one seed's deviation is added, scaled so that squared moves sum to s^2 / n."""
+    def moved(self, seeds: IntArray) -> FloatArray:
+        """Mean after the deviation of each of the sorted `seeds` is added, (S,) -> (S,).
+
+        Scaled so that squared moves sum to s^2 / n; the mean itself where the arm lacks the seed.
+        """
         n = len(self.utility)
-        here = np.flatnonzero(self.seeds == seed)
-        if n < 2 or len(here) == 0:
-            return self.mean
-        return self.mean + (float(self.utility[here[0]]) - self.mean) / np.sqrt(n * (n - 1))
+        out = np.full(len(seeds), self.mean)
+        if n > 1:
+            at = np.minimum(np.searchsorted(seeds, self.seeds), len(seeds) - 1)
+            here = seeds[at] == self.seeds
+            out[at[here]] = self.mean + (self.utility[here] - self.mean) / np.sqrt(n * (n - 1))
+        return out
 
 
 def isotonic(values: FloatArray) -> FloatArray:

@@ -48,7 +48,8 @@ class BoardMetric:
 
 
 def _columns(table: pd.DataFrame, value: str, low: str = "low", high: str = "high") -> pd.DataFrame:
-    return table.rename(columns={value: "value", low: "low", high: "high"})[["method", "value", "low", "high"]]
+    names = {"method": "method", "value": value, "low": low, "high": high}
+    return pd.DataFrame({name: table[column].array for name, column in names.items()})
 
 
 def _plain(board: Board, values: np.ndarray) -> pd.DataFrame:

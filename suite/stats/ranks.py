@@ -213,8 +213,19 @@ def _holm_matrix(p: FloatArray) -> FloatArray:
     return out
 
 
+def _compared(
+    table: pd.DataFrame | Board | Comparisons, ladder: pd.DataFrame | None, over: Over | None, alpha: float
+) -> Comparisons:
+    """`table` itself when its pairs are compared already."""
+    return table if isinstance(table, Comparisons) else compare_all(table, ladder, over=over, alpha=alpha)
+
+
 def rank_intervals(
-    table: pd.DataFrame | Board, ladder: pd.DataFrame | None = None, *, over: Over | None = None, alpha: float = 0.05
+    table: pd.DataFrame | Board | Comparisons,
+    ladder: pd.DataFrame | None = None,
+    *,
+    over: Over | None = None,
+    alpha: float = 0.05,
 ) -> pd.DataFrame:
     """Rank of every method by its mean value, with the ranks that the data leave open.
 
@@ -227,7 +238,7 @@ def rank_intervals(
     -------
     DataFrame with columns method, rank (ties share the best), low, high; best first.
     """
-    found = compare_all(table, ladder, over=over, alpha=alpha)
+    found = _compared(table, ladder, over, alpha)
     better = found.separated & (found.difference < 0)
     worse = found.separated & (found.difference > 0)
     rank = 1 + (found.value[None, :] > found.value[:, None]).sum(axis=1)
@@ -244,8 +255,37 @@ def first_place(
     return [str(name) for name in ranks.loc[ranks["low"] == 1, "method"]]
 
 
+def tier_groups(
+    table: pd.DataFrame | Board | Comparisons,
+    ladder: pd.DataFrame | None = None,
+    *,
+    over: Over | None = None,
+    alpha: float = 0.05,
+) -> dict[str, int]:
+    """Group of every method: 1 where nobody before it is separated above it, else one more than the last that is.
+
+    A method of group k ends a chain of k methods, best first, each separated
+    from the next by the Holm-corrected pairs of `compare_all`; methods of one
+    group are not separated (but where their common tasks turn the order of their means round).
+
+    Returns
+    -------
+    method -> its group, best method first.
+    """
+    found = _compared(table, ladder, over, alpha)
+    above = found.separated & (found.difference < 0) & np.tri(len(found.methods), k=-1, dtype=bool)
+    groups = np.zeros(len(found.methods), dtype=np.int64)
+    for m, higher in enumerate(above):
+        groups[m] = 1 + groups[higher].max(initial=0)
+    return dict(zip(found.methods, groups.tolist(), strict=True))
+
+
 def tie_letters(
-    table: pd.DataFrame | Board, ladder: pd.DataFrame | None = None, *, over: Over | None = None, alpha: float = 0.05
+    table: pd.DataFrame | Board | Comparisons,
+    ladder: pd.DataFrame | None = None,
+    *,
+    over: Over | None = None,
+    alpha: float = 0.05,
 ) -> dict[str, str]:
     """Compact letter display: two methods share a letter exactly when they are not separated.
 
@@ -257,7 +297,7 @@ def tie_letters(
     -------
     method -> its letters, best method first.
     """
-    found = compare_all(table, ladder, over=over, alpha=alpha)
+    found = _compared(table, ladder, over, alpha)
     return dict(zip(found.methods, compact_letters(found.separated), strict=True))
 
 

@@ -117,7 +117,8 @@ def conform(table: pa.Table, source: str = "table") -> pa.Table:
     SchemaError : a required column is missing, a value is null where it may
         not be, a type does not fit, or the version is newer than this release.
     """
-    missing = [name for name in REQUIRED if name not in table.column_names]
+    present = set(table.column_names)
+    missing = [name for name in REQUIRED if name not in present]
     if missing:
         raise SchemaError(f"{source}: no column {', '.join(missing)}: not a levelfield result table")
     if table.num_rows == 0:
@@ -134,13 +135,15 @@ def conform(table: pa.Table, source: str = "table") -> pa.Table:
     unknown = set(table.column_names) - set(RUNS.names)
     if unknown:
         raise SchemaError(f"{source}: unknown columns {sorted(unknown)} at schema version {SCHEMA_VERSION}")
+    names = set(table.column_names)  # made anew at every call
     columns: list[Any] = []
     for field in RUNS:
-        if field.name not in table.column_names:
+        if field.name not in names:
             columns.append(pa.nulls(table.num_rows, field.type))
             continue
+        column = table[field.name]
         try:
-            columns.append(table[field.name].cast(field.type))
+            columns.append(column if column.type.equals(field.type) else column.cast(field.type))
         except (pa.ArrowException, KeyError, ValueError) as error:
             raise SchemaError(f"{source}: column {field.name!r}: {error}") from None
     whole = pa.table(columns, schema=RUNS)

@@ -192,7 +192,7 @@ def test_the_pareto_front_holds_what_nothing_beats_on_both() -> None:
 
 def test_names_in_a_scatter_plot_cover_neither_each_other_nor_another_point() -> None:
     points = [Point(f"method-{i}", 1.0 + 0.001 * i, 1.0, NAN, NAN, NAN, NAN, front=i == 0) for i in range(40)]
-    source = scatter([*points, Point("far", 2.0, 2.0, 1.9, 2.1, 1.5, 2.5)], "cost", "loss", "t", True, Mark(1.0, ""))
+    source = scatter([*points, Point("far", 2.0, 2.0, 1.9, 2.1, 1.5, 2.5)], "cost", "loss", "t", True, mark_x=1.0)
     names = [t for t in chart_of(source).findall("text") if t.get("class", "").startswith("name")]
     boxes = [(float(str(t.get("x"))), float(str(t.get("y"))), 6.6 * len(str(t.text))) for t in names]
     assert {"method-0", "far"} <= {t.text for t in names}

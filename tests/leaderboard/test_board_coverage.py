@@ -22,7 +22,9 @@ def page() -> str:
 
 
 def test_every_system_is_on_the_page_with_its_state(page: str) -> None:
-    found = re.findall(r'<tr id="([^"]+)"><th scope="row">\1</th><td class="state [^"]*">([^<]+)</td>', page)
+    found = re.findall(
+        r'<tr id="([^"]+)"><th scope="row">\1</th><td data-filter="[^"]+" class="state [^"]*">([^<]+)</td>', page
+    )
     assert [name for name, _ in found] == [s.id for s in systems()]
     assert all(state.split(":")[0] in (ON_BOARD, REGISTERED, WAITING) for _, state in found)
 
@@ -32,7 +34,7 @@ def test_a_waiting_system_says_what_it_waits_for(page: str) -> None:
         if c.state == WAITING:
             assert c.why
             row = f'<tr id="{c.system.id}"><th scope="row">{c.system.id}</th>'
-            assert f'{row}<td class="state waiting">waiting: {escape(c.why)}<' in page
+            assert f'{row}<td data-filter="waiting" class="state waiting">waiting: {escape(c.why)}<' in page
 
 
 def test_every_registered_method_is_counted_once() -> None:

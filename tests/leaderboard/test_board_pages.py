@@ -106,6 +106,10 @@ def test_every_page_is_there(files: dict[str, bytes]) -> None:
     wanted |= {"runs.csv", "runs.json", "runs.parquet", "static/board.css", "static/board.js"}
     wanted |= {"task/quick.toy.html", "task/smoke.toy.html", "task/quick.heat.html", "task/quick.add.html"}
     wanted |= {f"method/{m}.html" for m in ("reference", "golu", "mish", "relu", "lion")}
+    wanted |= {f"{name}.{kind}" for name in ("cells", "standings") for kind in ("csv", "json", "parquet")}
+    wanted |= {f"run/quick.toy.{m}.html" for m in ("reference", "golu", "mish", "relu")}
+    wanted |= {f"run/{cell}.html" for cell in ("quick.heat.reference", "quick.heat.golu", "quick.add.reference")}
+    wanted |= {f"run/{cell}.html" for cell in ("quick.add.lion", "smoke.toy.reference", "smoke.toy.golu")}
     wanted |= {"board/quick.vision.html", "board/quick.pde.html", "board/quick.rlvr.html"}
     assert set(files) == wanted
 
@@ -248,14 +252,77 @@ def test_a_method_page_shows_doc_portrait_runs_and_commands(files: dict[str, byt
     assert '<span class="math">' in source
     assert "function and derivative, computed by the code that ran" in page.text
     assert "levelfield run --tasks toy --methods golu --tier quick --seeds 3" in page.text
-    for r in golden()[3:6]:
+    assert "../run/quick.toy.golu.html" in page.links
+
+
+def test_a_cell_has_a_page_with_every_run_its_curve_configuration_and_command(files: dict[str, bytes]) -> None:
+    source, page = files["run/quick.toy.relu.html"].decode(), pages_of(files)["run/quick.toy.relu.html"]
+    for r in golden()[9:12]:
         assert r["run_id"] in page.ids
         assert r["digest"][:10] in page.text
+    for words in (
+        "1 of 3 diverged", "training loss is not finite at step 12", "slope = 0.25", "1,234", "cccccccccc",
+        "levelfield run --tasks toy --methods relu --tier quick --seeds 3", "one line a seed", "seed 2", "reproduced",
+    ):  # fmt: skip
+        assert words in page.text, words
+    assert source.count('<svg class="chart"') == 1
+    assert {"../method/relu.html", "../task/quick.toy.html#relu", "../index.html#env-e1"} <= set(page.links)
 
 
-def test_the_reference_has_a_page_with_its_ladder(files: dict[str, bytes]) -> None:
-    page = pages_of(files)["method/reference.html"]
-    assert len([i for i in page.ids if re.fullmatch(r"[0-9a-f]{15,16}", i)]) == 3 + 3 + 3 + 2 + 6
+def test_every_run_shown_has_one_address(files: dict[str, bytes]) -> None:
+    """The reference's, which is on several boards, too; its page has the ladder."""
+    found = {path: page for path, page in pages_of(files).items() if path.startswith("run/")}
+    ids = [i for page in found.values() for i in page.ids if re.fullmatch(r"[0-9a-f]{15,16}", i)]
+    assert sorted(ids) == sorted(r["run_id"] for r in rich())
+    ladder = found["run/quick.toy.reference.html"]
+    assert len([i for i in ladder.ids if re.fullmatch(r"[0-9a-f]{15,16}", i)]) == 3 + 6
+    assert "The reference's ladder" in ladder.text
+
+
+def test_tuned_scores_stand_beside_the_default_ones() -> None:
+    tuned = rows_of("toy", "golu", [0.3, 0.4, 0.5], trial=5, trials=8, set_hp='{"slope": 2}')
+    trials = [row("toy", "golu", 1_000_000, 0.2 + i / 10, trial=i, trials=8, val_score=0.2 + i / 10) for i in range(8)]
+    files = render(read_of([*golden(), *tuned, *trials]))
+    found = pages_of(files)
+    assert "best of 8" in found["index.html"].text
+    assert "+4.00" in found["index.html"].text  # (1.2 - 0.4) / 0.2
+    task = files["task/quick.toy.html"].decode()
+    golu = re.search(r'<tr id="golu">.*?</tr>', task, re.S)
+    assert golu is not None
+    assert "+0.80" in golu[0]
+    assert "run/quick-tuned8.toy.golu.html" in golu[0]
+    assert "run/quick-tuned8.toy.reference.html" not in files  # the frozen reference's runs stand on its own page
+    assert "What tuning buys" in task
+    assert "best of 5" in found["task/quick.toy.html"].text
+
+
+def test_a_column_without_any_value_is_left_out() -> None:
+    untimed = [r | {"cost_ratio": None, "cost_low": None, "cost_high": None} for r in golden()]
+    for path in ("index.html", "overall.html", "task/quick.toy.html", "method/golu.html"):
+        assert "step time" in render(read_of(golden()))[path].decode()
+        assert "step time" not in render(read_of(untimed))[path].decode()
+    assert "nothing else on the machine was held still" in render(read_of(untimed))["task/quick.toy.html"].decode()
+
+
+def test_the_downloads_of_the_view_hold_what_the_pages_show(files: dict[str, bytes]) -> None:
+    for name in ("cells", "standings"):
+        from_csv = pd.read_csv(io.BytesIO(files[f"{name}.csv"]), keep_default_na=False, na_values=[""])
+        from_json = pd.read_json(io.BytesIO(files[f"{name}.json"]), orient="split", precise_float=True)
+        from_parquet = pq.read_table(io.BytesIO(files[f"{name}.parquet"])).to_pandas()
+        assert list(from_csv.columns) == list(from_json.columns) == list(from_parquet.columns)
+        assert from_csv["method"].tolist() == from_json["method"].tolist() == from_parquet["method"].tolist()
+        numbers = from_parquet.select_dtypes("float").columns
+        assert len(numbers) > 5
+        for other in (from_json, from_csv):
+            pd.testing.assert_frame_equal(from_parquet[numbers], other[numbers].astype(float), rtol=1e-12)
+    cells = pq.read_table(io.BytesIO(files["cells.parquet"])).to_pandas()
+    mish = cells[(cells.method == "mish") & (cells.task == "toy")].iloc[0]
+    assert mish.gain == pytest.approx(1.51 / 3)
+    assert (mish.verdict, mish.n, mish.group, mish.rank_low) == ("better", 3, 1, 1)
+    relu = cells[(cells.method == "relu") & (cells.task == "toy")].iloc[0]
+    assert (relu.verdict, relu.failed) == ("worse", 1)
+    slots = pq.read_table(io.BytesIO(files["standings.parquet"])).to_pandas()
+    assert set(slots.family) == {"", "vision", "pde", "rlvr"}
 
 
 def test_every_page_shows_the_command_that_makes_its_runs_again() -> None:
@@ -429,7 +496,7 @@ def test_a_build_that_fails_leaves_the_old_site(tmp_path: Path, monkeypatch: pyt
     write(read_of(golden()), out)
     before = {p: p.read_bytes() for p in out.rglob("*") if p.is_file()}
 
-    def broken(read: Read) -> Any:
+    def broken(read: Read, board: Any) -> Any:
         yield "index.html", b"half"
         raise OSError("disk full")
 

@@ -15,6 +15,7 @@ from statsmodels.stats.multitest import multipletests
 
 from suite.stats import (
     Board,
+    Comparisons,
     compact_letters,
     compare_all,
     first_place,
@@ -25,6 +26,7 @@ from suite.stats import (
     suite_speedups,
     task_ranks,
     tie_letters,
+    tier_groups,
 )
 from suite.stats.ranks import average_ranks
 
@@ -263,3 +265,26 @@ def test_rank_intervals_hold_all_true_ranks_at_once(simulate):
         table = rank_intervals(runs, ladder).set_index("method")
         held += all(table.loc[m, "low"] <= k + 1 <= table.loc[m, "high"] for k, m in enumerate(order))
     assert held / 80 >= 0.93
+
+
+def test_groups_are_chains_of_separated_methods():
+    """a and b over c, c over d; e is separated from nobody."""
+    separated = np.zeros((5, 5), dtype=bool)
+    for i, j in [(0, 2), (1, 2), (0, 3), (1, 3), (2, 3)]:
+        separated[i, j] = separated[j, i] = True
+    value = np.array([4.0, 3.0, 2.0, 1.0, 0.5])
+    found = Comparisons(
+        ("a", "b", "c", "d", "e"), value, value[:, None] - value, np.ones((5, 5)), np.ones((5, 5)), separated
+    )
+    assert tier_groups(found) == {"a": 1, "b": 1, "c": 2, "d": 3, "e": 1}
+
+
+@pytest.mark.parametrize("over", ["seeds", "tasks"])
+def test_methods_of_one_group_are_not_separated_and_group_one_shares_first_place(simulate, over):
+    board = Board.of(*simulate({"good": [0.5] * 4, "best": [1.0] * 4, "bad": [-1.0] * 4}, 5, noise=0.01))
+    found = compare_all(board, over=over)
+    groups = tier_groups(found)
+    for (i, a), (j, b) in itertools.combinations(enumerate(found.methods), 2):
+        assert not (found.separated[i, j] and groups[a] == groups[b])
+    assert [m for m, group in groups.items() if group == 1] == first_place(board, over=over)
+    assert max(groups.values()) > 1

@@ -130,3 +130,22 @@ def test_an_unknown_part_of_a_board_is_refused(mixed_board):
     with pytest.raises(TableError, match="nobody"):
         board.only(methods=["nobody"])
     assert board.only(tasks=["t0001"]).cells.tasks == ("t0001",)
+
+
+@pytest.mark.parametrize("laddered", [True, False])
+def test_a_part_of_a_board_takes_over_what_was_computed(mixed_board, laddered):
+    """Bit for bit what the part would compute itself, with the reference in it; without it nothing is taken over."""
+    runs, ladder = mixed_board
+    whole = Board.of(runs, ladder if laddered else None)
+    methods, tasks = ["m1", "m4", "reference"], ["t0001", "t0002", "t0005"]
+    fresh = Board.of(runs, ladder if laddered else None).only(methods, tasks)
+    names = ("means", "values", "variances", "run_values")
+    for name in names:
+        getattr(whole, name)
+    part = whole.only(methods, tasks)
+    for name in names:
+        np.testing.assert_array_equal(vars(part)[name], getattr(fresh, name))
+    assert "values" not in vars(whole.only(["m1", "m4"], tasks))
+    more = part.at_rounds(64)
+    assert (more.rounds, part.rounds) == (64, 1000)
+    assert vars(more)["values"] is part.values
