@@ -129,7 +129,7 @@ def log_ticks(low: float, high: float, most: int = 8) -> list[float]:
 def tick_text(value: float) -> str:
     """A tick's label: plain digits, k and M for thousands and millions."""
     for size, letter in ((1e6, "M"), (1e3, "k")):
-        if abs(value) >= 10 * size or (abs(value) >= size and value % size == 0):
+        if abs(value) >= 10 * size or (abs(value) >= size and (size == 1e6 or value % size == 0)):
             return f"{value / size:g}{letter}".replace("-", MINUS)
     text = f"{value:.10f}".rstrip("0").rstrip(".") if 1e-5 < abs(value) < 1e6 else f"{value:g}"
     return text.replace("-", MINUS)

@@ -163,6 +163,7 @@
       label.append(box, " " + (NAMES[name] || key + " tasks"));
     }
     columns.hidden = groups.size === 0;
+    columns.open = innerWidth > 640;
     apply();
   }
 

@@ -88,7 +88,7 @@ def test_linear_ticks_lie_on_the_axis(low: float, length: float) -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "text"), [(0.3, "0.3"), (1.0, "1"), (-0.05, "−0.05"), (1000, "1k"), (1500, "1500"), (20000, "20k"), (3e6, "3M"), (1e-7, "1e−07")]
+    ("value", "text"), [(0.3, "0.3"), (1.0, "1"), (-0.05, "−0.05"), (1000, "1k"), (1500, "1500"), (20000, "20k"), (1.5e6, "1.5M"), (3e6, "3M"), (1e-7, "1e−07")]
 )  # fmt: skip
 def test_ticks_are_written_without_powers_where_it_can_be(value: float, text: str) -> None:
     assert tick_text(value) == text
