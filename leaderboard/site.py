@@ -174,10 +174,11 @@ def top_lines(board: Board, count: int = 3) -> list[str]:
         best = [c for c in sheet.ranked if c.method != REFERENCE and c.n][:count]
         shown = ", ".join(f"{c.method} {text.score_text(c.score)} ({text.bounds_text(c.score)})" for c in best)
         base = sheet.reference
-        held = f"; reference {text.score_text(base.score)}" if base and base.n else ""
+        held = f"reference {text.score_text(base.score)}" if base and base.n else ""
         run = sheet.first
         what = f"{sheet.task} [{sheet.slice.key}], {text.metric_words(run.metric)}, {text.better(run.direction)}"
-        lines.append(f"{what}: {shown or 'no finished run'}{held}")
+        nothing = "" if held else "no finished run"
+        lines.append(f"{what}: {'; '.join(part for part in (shown or nothing, held) if part)}")
     return lines
 
 
