@@ -55,7 +55,7 @@
     button.append(order);
     button.addEventListener("click", () => {
       const now = head.getAttribute("aria-sort");
-      const first = head.dataset.sort === "number" && head.dataset.key !== "rank" ? -1 : 1;
+      const first = head.dataset.sort === "number" && !["rank", "group"].includes(head.dataset.key) ? -1 : 1;
       const direction = now ? (now === "ascending" ? -1 : 1) : first;
       sort(table, column, direction);
       keep("sort." + table.id, head.dataset.key + (direction > 0 ? ":up" : ":down"));
@@ -72,26 +72,62 @@
     }
   }
 
-  // ---- filter
+  // ---- filter: words anywhere in a row, and one value of a column
+
+  // What a cell says, its small print left out.
+  function said(cell) {
+    const copy = cell.cloneNode(true);
+    for (const part of copy.querySelectorAll("small, svg, .order, .off" + (cell.tagName === "TD" ? ", button" : ""))) part.remove();
+    return copy.textContent.replace(/\s+/g, " ").trim();
+  }
 
   const filter = document.getElementById("filter");
   if (filter) {
     const shown = document.getElementById("shown");
-    const rows = [...document.querySelectorAll("table.filterable tbody tr")];
+    const tables = [...document.querySelectorAll("table.filterable")];
+    const rows = tables.flatMap((table) => [...table.tBodies[0].rows]);
+    const choices = new Map();  // column's key -> [its selection, [row, value] of every row that has the column]
     filter.closest(".tools").hidden = false;
     const apply = () => {
       const words = filter.value.toLowerCase().split(/\s+/).filter(Boolean);
+      const away = new Set();
+      for (const [select, values] of choices.values()) {
+        if (select.value) for (const [row, value] of values) if (value !== select.value) away.add(row);
+      }
       let left = 0;
       for (const row of rows) {
         const name = row.textContent.toLowerCase();
-        row.hidden = !row.classList.contains("ref") && !words.every((word) => name.includes(word));
+        row.hidden = !row.classList.contains("ref") && (away.has(row) || !words.every((word) => name.includes(word)));
         left += row.hidden ? 0 : 1;
       }
-      shown.textContent = words.length ? left + " of " + rows.length + " rows" : "";
-      if (words.length) for (const box of document.querySelectorAll("details.tier")) box.open = true;
+      const on = words.length > 0 || [...choices.values()].some(([select]) => select.value);
+      shown.textContent = on ? left + " of " + rows.length + " rows" : "";
+      if (on) for (const box of document.querySelectorAll("details.tier")) box.open = true;
     };
+    for (const table of tables) {
+      [...table.tHead.rows[0].cells].forEach((head, at) => {
+        if (head.dataset.filter === undefined) return;
+        const key = head.dataset.key;
+        if (!choices.has(key)) choices.set(key, [document.createElement("select"), [], said(head)]);
+        for (const row of table.tBodies[0].rows) {
+          const cell = row.cells[at];
+          choices.get(key)[1].push([row, cell.dataset.filter || said(cell)]);
+        }
+      });
+    }
+    for (const [key, [select, values, name]] of choices) {
+      const found = [...new Set(values.map(([, value]) => value).filter(Boolean))].sort((a, b) => a.localeCompare(b, "en", { numeric: true }));
+      if (found.length < 2) { choices.delete(key); continue; }
+      select.append(new Option("any", ""), ...found.map((value) => new Option(value, value)));
+      const label = document.createElement("label");
+      label.append(name + " ", select);
+      document.getElementById("choices").append(label);
+      select.value = state.get("only." + key) || "";
+      if (select.selectedIndex < 0) select.value = "";
+      select.addEventListener("change", () => { apply(); keep("only." + key, select.value); });
+    }
     filter.value = state.get("find") || "";
-    if (filter.value) apply();
+    apply();
     filter.addEventListener("input", () => { apply(); keep("find", filter.value.trim()); });
   }
 
@@ -99,7 +135,7 @@
 
   const NAMES = {
     "c-summary": "headline intervals", "c-rank": "ranks and ties", "c-counts": "task counts", "c-cost": "step time",
-    "c-interval": "intervals", "c-picture": "pictures", "c-size": "seconds and size", "c-slot": "slot",
+    "c-interval": "intervals", "c-picture": "pictures", "c-beside": "tuned, equal seconds", "c-size": "seconds and size", "c-slot": "slot",
     "c-pde": "PDE tasks", "c-rlvr": "RLVR tasks",
   };
   const columns = document.getElementById("columns");
@@ -127,7 +163,67 @@
       label.append(box, " " + (NAMES[name] || key + " tasks"));
     }
     columns.hidden = groups.size === 0;
+    columns.open = innerWidth > 640;
     apply();
+  }
+
+  // ---- the view as a file: rows and columns as they are shown
+
+  function plain(text) {
+    const number = text.replace("\u2212", "-").replace(/,(?=\d{3})/g, "");
+    return /^[+-]?\d*\.?\d+(e[+-]?\d+)?\u00d7?$/.test(number) ? number.replace(/^\+|\u00d7$/g, "") : text === "\u2013" ? "" : text;
+  }
+
+  // Names and rows of a table; small print is a column of its own, an interval two.
+  function view(table) {
+    const rows = [...table.tBodies[0].rows].filter((row) => !row.hidden);
+    const names = [], columns = [];
+    const add = (name, values) => {
+      if (!values.some(Boolean)) return;
+      const ends = values.map((value) => value.split(" to ").map(plain));
+      const interval = values.every((value, i) => !value || (ends[i].length === 2 && ends[i].every((end) => end !== "" && !Number.isNaN(Number(end)))));
+      names.push(...(interval ? [name + " low", name + " high"] : [name]));
+      columns.push(...(interval ? [0, 1].map((end) => ends.map((pair) => pair[end] || "")) : [values.map(plain)]));
+    };
+    let before = "";
+    [...table.tHead.rows[0].cells].forEach((head, at) => {
+      if (getComputedStyle(head).display === "none") return;
+      const name = head.dataset.key || [before, said(head)].join(" ").trim();
+      before = head.dataset.key || before;
+      add(name, rows.map((row) => said(row.cells[at])));
+      add(name + " note", rows.map((row) => [...row.cells[at].querySelectorAll("small")].map((e) => e.textContent.trim()).filter(Boolean).join("; ")));
+    });
+    return [names, rows.map((_, i) => columns.map((column) => column[i]))];
+  }
+
+  const formats = {
+    CSV: (names, rows) => [names, ...rows].map((row) => row.map((text) => {
+      const safe = /^[=+@\t\r]|^-(?![\d.])/.test(text) ? "'" + text : text;  // no formula in a spreadsheet
+      return /[",\n\r]/.test(safe) ? '"' + safe.replace(/"/g, '""') + '"' : safe;
+    }).join(",") + "\n").join(""),
+    JSON: (names, rows) => JSON.stringify(rows.map((row) => Object.fromEntries(names.map((name, i) => [name, row[i]]))), null, 1) + "\n",
+  };
+
+  for (const table of document.querySelectorAll("table.sortable")) {
+    if (table.tBodies[0].rows.length < 3) continue;
+    const line = document.createElement("p");
+    line.className = "note take";
+    line.append("This table as shown:");
+    for (const format of Object.keys(formats)) {
+      const button = document.createElement("button");
+      button.type = "button";
+      button.textContent = format;
+      button.setAttribute("aria-label", format + " of the table " + (table.closest(".scroll").getAttribute("aria-label") || table.id) + " as shown");
+      button.addEventListener("click", () => {
+        const link = document.createElement("a");
+        link.href = URL.createObjectURL(new Blob([formats[format](...view(table))], { type: format === "CSV" ? "text/csv" : "application/json" }));
+        link.download = table.id.replace(/^t-/, "") + "." + format.toLowerCase();
+        link.click();
+        setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+      });
+      line.append(" ", button);
+    }
+    table.closest(".scroll").after(line);
   }
 
   // ---- copying
