@@ -1,16 +1,8 @@
 import torch
 from torch import Tensor
 
-from baselines.optimizer._common import (
-    HIDDEN,
-    ForeachOptimizer,
-    Group,
-    Groups,
-    decay,
-    map_matrices,
-    muon_orthogonal,
-    with_companion,
-)
+from baselines.optimizer._common import HIDDEN, ForeachOptimizer, Group, Groups, decay, with_companion
+from baselines.optimizer._matrices import map_matrices, muon_orthogonal
 from suite import Choice, LogUniform, Paper, optimizer
 
 

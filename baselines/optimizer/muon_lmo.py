@@ -1,6 +1,7 @@
 from torch import Tensor
 
-from baselines.optimizer._common import Group, map_matrices, polar_factor
+from baselines.optimizer._common import Group
+from baselines.optimizer._matrices import map_matrices, polar_factor
 from baselines.optimizer.muon import Muon
 from suite import Choice, LogUniform, Paper, optimizer
 

@@ -9,12 +9,11 @@ from baselines.optimizer._common import (
     global_sum_abs,
     inner,
     inverse_power,
-    map_matrices,
     norms,
-    polar_factor,
     scaled,
     signs,
 )
+from baselines.optimizer._matrices import map_matrices, polar_factor
 from suite import LogUniform, Paper, Uniform, optimizer
 
 PAPER = Paper("Old Optimizer, New Norm: An Anthology", arxiv="2409.20325", year=2024)

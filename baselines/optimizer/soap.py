@@ -1,7 +1,8 @@
 import torch
 from torch import Tensor
 
-from baselines.optimizer._common import WEIGHTS, ForeachOptimizer, Group, Groups, as_matrix, by_role, decay, eigh
+from baselines.optimizer._common import WEIGHTS, ForeachOptimizer, Group, Groups, by_role, decay
+from baselines.optimizer._matrices import as_matrix, eigh
 from suite import LogUniform, Paper, optimizer
 
 SIDES = ("left", "right")

@@ -8,11 +8,10 @@ from baselines.optimizer._common import (
     decay,
     global_norm,
     inverse_power,
-    map_matrices,
-    polar_factor,
     scaled,
     signs,
 )
+from baselines.optimizer._matrices import map_matrices, polar_factor
 from suite import Choice, LogUniform, Paper, optimizer
 
 PAPER = Paper(
