@@ -141,8 +141,8 @@ def conform(table: pa.Table, source: str = "table") -> pa.Table:
         if field.name not in names:
             columns.append(pa.nulls(table.num_rows, field.type))
             continue
-        column = table[field.name]
         try:
+            column = table[field.name]
             columns.append(column if column.type.equals(field.type) else column.cast(field.type))
         except (pa.ArrowException, KeyError, ValueError) as error:
             raise SchemaError(f"{source}: column {field.name!r}: {error}") from None
