@@ -132,10 +132,10 @@ def conform(table: pa.Table, source: str = "table") -> pa.Table:
         if version not in MIGRATIONS:
             raise SchemaError(f"{source}: schema version {version} has no migration")
         table, version = MIGRATIONS[version](table), version + 1
-    unknown = set(table.column_names) - set(RUNS.names)
+    names = set(table.column_names)  # made anew at every call
+    unknown = names - set(RUNS.names)
     if unknown:
         raise SchemaError(f"{source}: unknown columns {sorted(unknown)} at schema version {SCHEMA_VERSION}")
-    names = set(table.column_names)  # made anew at every call
     columns: list[Any] = []
     for field in RUNS:
         if field.name not in names:
