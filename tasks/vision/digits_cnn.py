@@ -49,7 +49,7 @@ def _digits() -> tuple[Tensor, Tensor]:
         "smoke": Tier(30, evals=3, sizes={"batch": 64, "train": 500}),
         "quick": Tier(225, evals=15, sizes={"batch": 64, "train": 1000}),
     },
-    noise={"quick": Noise(0.0065, floor=0.002, n=5)},
+    noise={"quick": Noise(0.003, floor=0.001, n=5, per_doubling=0.0085)},
     imports=("sklearn.datasets",),
     paper=Paper("Optical Recognition of Handwritten Digits", url="https://doi.org/10.24432/C50P49", year=1998),
 )  # fmt: skip
