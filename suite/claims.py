@@ -439,7 +439,9 @@ class _Rows:
         newest = table.select(columns).filter(plain).sort_by([("finished_at", "ascending"), ("run_id", "ascending")])
         places = zip(newest["tier"].to_pylist(), newest["task"].to_pylist(), strict=True)
         self.current = dict(zip(places, newest["task_hash"].to_pylist(), strict=True))
-        wanted = {recipe_of(task, arm) for c in tested for task in c.tasks for arm in c.arms.values()}
+        arms = {(task, *arm_key(arm)): arm for c in tested for task in c.tasks for arm in c.arms.values()}
+        self.recipes = {key: recipe_of(key[0], arm) for key, arm in arms.items()}
+        wanted = set(self.recipes.values())
         stated = {
             text: canonical(found) for text in pc.unique(table["recipe"]).to_pylist() if (found := read_json(text))
         }
@@ -460,8 +462,8 @@ class _Rows:
 
     def of(self, claim: Claim, task: str, side: str, arm: Arm) -> list[ClaimRun]:
         """One run a seed of an arm on a task, by seed: its own, else the reference's or another's of its recipe."""
-        own = arm.method, canonical(arm.hp)
-        same = self.names.get((claim.tier, task, recipe_of(task, arm)), set())
+        own = arm_key(arm)
+        same = self.names.get((claim.tier, task, self.recipes[task, *own]), set())
         runs: dict[int, ClaimRun] = {}
         for name in sorted({own} | same, key=lambda n: (n != own, n[0] != REFERENCE, n)):
             for run in self._latest(claim, task, side, name):
@@ -506,6 +508,11 @@ def read_json(text: str | None) -> dict[str, Any] | None:
 def recipe_of(task: str, arm: Arm) -> str:
     """What an arm trains with on a task, as one text: equal for two names of the same training."""
     return canonical(recipe_for(registry().task(task), arm.method, arm.hp).as_dict())
+
+
+def arm_key(arm: Arm) -> tuple[str, str]:
+    """An arm as result rows name it: method and settings."""
+    return arm.method, canonical(arm.hp)
 
 
 def canonical(stated: Mapping[str, Any]) -> str:
