@@ -38,7 +38,7 @@ HARD = {"types": 32, "leaves": 32, "limit": 16}
         "standard": Tier(3000, evals=20, sizes={**LARGE, "train": 192000, "val": 512, "test": 2048, "source": HARD}),
     },
     lr_scale=3.0,
-    noise={"quick": Noise(0.0035, floor=0.0005, n=5)},
+    noise={"quick": Noise(0.0035, floor=0.0005, n=5, per_doubling=0.041)},
     target=0.0168,
 )  # fmt: skip
 class DyckGPT(SourceTask):

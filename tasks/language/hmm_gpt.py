@@ -43,7 +43,7 @@ HARD = {"states": 96, "vocabulary": 64, "transition": 0.02, "emission": 0.03}
         "standard": Tier(3000, evals=20, sizes={**LARGE, "train": 192000, "val": 512, "test": 2048, "source": HARD}),
     },
     lr_scale=3.0,
-    noise={"quick": Noise(0.0011, floor=0.001, n=5)},
+    noise={"quick": Noise(0.0011, floor=0.001, n=5, per_doubling=0.034)},
     target=0.0589,
 )  # fmt: skip
 class HMMGPT(SourceTask):

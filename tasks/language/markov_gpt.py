@@ -37,7 +37,7 @@ LARGE = {"context": 128, "features": 128, "layers": 4, "heads": 4, "batch": 64, 
         "standard": Tier(3000, evals=20, sizes={**LARGE, "train": 192000, "val": 512, "test": 2048}),
     },
     lr_scale=3.0,
-    noise={"quick": Noise(0.0005, floor=0.0005, n=5)},
+    noise={"quick": Noise(0.0005, floor=0.0005, n=5, per_doubling=0.024)},
     target=0.0239,
 )  # fmt: skip
 class MarkovGPT(SourceTask):

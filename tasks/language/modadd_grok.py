@@ -86,7 +86,7 @@ class ModularAddition(SupervisedTask):
     recipe={**RECIPE, "optimizer": ("adamw", {"lr": 0.01, "weight_decay": 1.0})},
     lr_scale=3.0,
     tiers=TIERS,
-    noise={"quick": Noise(0.144, floor=0.02, n=5)},
+    noise={"quick": Noise(0.14, floor=0.02, n=5, per_doubling=0.72)},
     target=0.9,
     paper=PAPER,
 )

@@ -34,7 +34,7 @@ MODEL = {"context": 32, "features": 32, "layers": 2, "heads": 2}
         "smoke": Tier(40, evals=3, sizes={**MODEL, "batch": 32, "train": 4096, "val": 256, "test": 512}),
         "quick": Tier(1000, evals=20, sizes={**MODEL, "batch": 32, "train": 128000, "val": 512, "test": 4096}),
     },
-    noise={"quick": Noise(0.0009, floor=0.0005, n=5)},
+    noise={"quick": Noise(0.00089, floor=0.0005, n=5, per_doubling=0.035)},
     target=0.0106,
 )  # fmt: skip
 class NormfreeGPT(SourceTask):

@@ -46,7 +46,7 @@ SMALL = {"pixels": 16, "widths": (16, 32, 32), "batch": 64, "eval_batch": 500}
             },
         ),
     },
-    noise={"quick": Noise(0.0112, floor=0.005, n=5)},
+    noise={"quick": Noise(0.011, floor=0.005, n=5, per_doubling=0.36)},
     target=0.32,
 )  # fmt: skip
 class ShapesCNN(ShapesTask):
