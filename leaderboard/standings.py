@@ -158,11 +158,13 @@ class SliceStats:
         )
 
     def cut(self, methods: Sequence[str], tasks: Sequence[str]) -> tuple[StatsBoard | None, StatsBoard | None]:
-        """The laddered and the spread board of some methods and tasks; None where no task is left."""
+        """The laddered and the spread board of some methods and tasks, as far as it has them; None without a task."""
 
         def part(board: StatsBoard | None) -> StatsBoard | None:
             known = [] if board is None else [t for t in tasks if t in board.cells.tasks]
-            return board.only(methods, known) if board is not None and known else None
+            if board is None or not known:
+                return None
+            return board.only([m for m in methods if m in board.cells.methods], known)
 
         return part(self.laddered), part(self.spread)
 

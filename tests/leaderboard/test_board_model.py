@@ -220,6 +220,18 @@ def test_a_ladder_makes_the_effective_speedup_the_headline() -> None:
     assert found["relu"] == pytest.approx(2 ** ((2 * -1 + -2) / 3))  # 2.2 is worth half a budget; one failed run
 
 
+def test_a_method_run_only_where_there_is_no_ladder_stands_beside_those_run_where_there_is_one() -> None:
+    ladder = [r for share in (0.5, 2.0) for r in rows_of("toy", "reference", [1.2 / share] * 3, budget=100 * share)]
+    bare = [*rows_of("bare", "reference", [1.0, 1.2, 1.4]), *rows_of("bare", "gelu", [0.9, 1.1, 1.3])]
+    lone = [*rows_of("lone", "reference", [1.0]), *rows_of("lone", "silu", [0.9])]
+    (slot,) = overviews(build(table([*golden(), *ladder, *bare, *lone])))[0].tables
+    rows = {r.method: r for r in slot.rows}
+    assert slot.headline == "gain"
+    assert rows["golu"].speedup and not rows["gelu"].speedup and not rows["silu"].speedup
+    assert rows["gelu"].gain and rows["gelu"].gain.value > 0
+    assert not rows["silu"].gain
+
+
 def test_a_failed_cell_stays_on_the_board_and_counts_the_floor() -> None:
     rows = [*rows_of("t", "reference", [1.0, 1.2]), *rows_of("t", "golu", [None, None])]
     board = build(table(rows))
