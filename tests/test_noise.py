@@ -112,7 +112,10 @@ def test_the_command_measures_several_tasks_and_writes_what_it_found(
 
 
 def test_a_tasks_noise_is_shown(levelfield: Levelfield) -> None:
-    assert "quick: sd 0.003 over 5 seeds; a doubling of the budget is worth 0.0085\n" in levelfield("show", "digits-cnn")[1]
+    assert (
+        "quick: sd 0.003 over 5 seeds; a doubling of the budget is worth 0.0085\n"
+        in levelfield("show", "digits-cnn")[1]
+    )
     assert Noise(0.003).detectable(5) == pytest.approx(minimum_detectable_effect(5, 2**0.5 * 0.003))
 
 

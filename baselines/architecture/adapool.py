@@ -97,16 +97,16 @@ class AdaPool(WindowMean):
 
 
 def with_pools(interface: Interface, make: Callable[[int, tuple[int, int]], nn.Module]) -> nn.Module:
-    """The task's own network with ``make(size, places)`` for every maximum over windows of that size.
+    """The task's own network with ``make(size, places)`` for every maximum or mean over windows of that size.
 
     Raises
     ------
-    DoesNotApply : the network has no such maximum.
+    DoesNotApply : the network has no such pooling.
     """
     network = interface.own().eval()
-    pools = {name: part for name, part in network.named_modules() if isinstance(part, nn.MaxPool2d)}
+    pools = {name: part for name, part in network.named_modules() if isinstance(part, nn.MaxPool2d | nn.AvgPool2d)}
     if not pools:
-        raise DoesNotApply("the network has no maximum over windows to replace")
+        raise DoesNotApply("the network has no maximum or mean over windows to replace")
     places: dict[nn.Module, tuple[int, int]] = {}
     hooks = [
         pool.register_forward_hook(lambda pool, _, y: places.update({pool: tuple(y.shape[2:])}))
@@ -132,7 +132,7 @@ def with_pools(interface: Interface, make: Callable[[int, tuple[int, int]], nn.M
     surrogate=True,
 )
 def adapool(build: Build, interface: Interface, exact: bool = False) -> nn.Module:
-    """The task's own network with every 2x2 maximum replaced by AdaPool, β eDSCW + (1 - β) SoftPool.
+    """The task's own network with every 2x2 maximum or mean replaced by AdaPool, β eDSCW + (1 - β) SoftPool.
 
     Parameters
     ----------
@@ -153,7 +153,7 @@ def adapool(build: Build, interface: Interface, exact: bool = False) -> nn.Modul
     surrogate=True,
 )
 def softpool(build: Build, interface: Interface, exact: bool = False) -> nn.Module:
-    """The task's own network with every 2x2 maximum replaced by Σ a softmax(a), SoftPool.
+    """The task's own network with every 2x2 maximum or mean replaced by Σ a softmax(a), SoftPool.
 
     Parameters
     ----------
@@ -174,7 +174,7 @@ def softpool(build: Build, interface: Interface, exact: bool = False) -> nn.Modu
     surrogate=True,
 )
 def edscw(build: Build, interface: Interface, exact: bool = False) -> nn.Module:
-    """The task's own network with every 2x2 maximum replaced by Σ a softmax(s), s the similarity to the window's mean.
+    """The task's own network with every 2x2 maximum or mean replaced by Σ a softmax(s), s the Dice similarity to the mean.
 
     Parameters
     ----------

@@ -522,6 +522,12 @@ def test_adapool_starts_with_clipped_normal_betas_for_every_place():
     assert 0.3 < float((torch.cat([b.flatten() for b in betas]) == 0).float().mean()) < 0.7
 
 
+def test_adapool_takes_the_place_of_means_as_of_maxima():
+    for task, own, count in (("shapes-cnn", nn.MaxPool2d, 2), ("digits-cnn", nn.AvgPool2d, 1)):
+        kinds = [[type(part) for part in network(task, name).modules()] for name in ("reference", "adapool")]
+        assert [(k.count(own), k.count(AdaPool)) for k in kinds] == [(count, 0), (0, count)]
+
+
 def test_pools_of_windows_of_zeros_are_zero_with_finite_gradients():
     x = torch.zeros(1, 1, 2, 2, requires_grad=True)
     for exact in (False, True):
