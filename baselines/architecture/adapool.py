@@ -174,7 +174,7 @@ def softpool(build: Build, interface: Interface, exact: bool = False) -> nn.Modu
     surrogate=True,
 )
 def edscw(build: Build, interface: Interface, exact: bool = False) -> nn.Module:
-    """The task's own network with every 2x2 maximum or mean replaced by Σ a softmax(s), s the Dice similarity to the mean.
+    """The task's own network with every 2x2 maximum or mean replaced by Σ a softmax(s), s the similarity to the mean.
 
     Parameters
     ----------
