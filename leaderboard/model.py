@@ -384,8 +384,9 @@ class Board:
         return self.addresses[cell.first.run_id]
 
     def run_link(self, run: Run) -> str:
-        """Stable address of a run: its id on its cell's page."""
-        return f"{self.addresses[run.run_id]}#{run.run_id}"
+        """Stable address of a run, its id on its cell's page; "" for the rungs of a reference without a cell."""
+        page = self.addresses.get(run.run_id)
+        return f"{page}#{run.run_id}" if page else ""
 
     @cached_property
     def _of_methods(self) -> dict[str, list[tuple[Sheet, Cell]]]:

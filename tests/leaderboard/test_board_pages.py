@@ -93,6 +93,23 @@ def pages_of(files: dict[str, bytes]) -> dict[str, Page]:
     return {path: Page(content.decode()) for path, content in files.items() if path.endswith(".html")}
 
 
+@pytest.mark.parametrize("seed", range(16))
+def test_any_part_of_the_rows_makes_a_board_that_lists_its_methods(seed: int) -> None:
+    """Cells, seeds, references and rungs missing at random, and runs that failed or were skipped."""
+    rng = random.Random(seed)
+    more = [*rows_of("heat", "mish", [-1.5, -1.6, -1.4], family="pde"), *rows_of("bare", "gelu", [0.9, 1.0])]
+    rungs = rows_of("heat", "reference", [-0.5, -0.6, -0.4], family="pde", budget=50.0)
+    share = rng.choice([0.3, 0.6, 0.9])
+    rows = [dict(r) for r in [*rich(), *more, *rungs, *rows_of("bare", "reference", [1.0])] if rng.random() < share]
+    for r in rows:
+        if rng.random() < rng.choice([0.0, 0.3]):
+            r |= {"status": rng.choice(["diverged", "timeout", "skipped"]), "score": None, "metrics": [], "curve": []}
+    found = render(read_of(rows))
+    shown = {r["method"] for r in rows if r["budget"] == 100 and r["method"] != "reference"}
+    assert {f"method/{m}.html" for m in shown} <= set(found)
+    assert all(m in found["coverage.html"].decode() for m in shown)
+
+
 def test_every_page_is_there(files: dict[str, bytes]) -> None:
     wanted = {
         "index.html",
