@@ -8,7 +8,12 @@ from __future__ import annotations
 
 import hashlib
 
-ALIASES: dict[str, str] = {}  # name that a task has in this process -> the name its streams are from
+ALIASES: dict[str, str] = {}  # name that a task has in this process -> the name that it is registered by
+
+
+def registered_name(task: str) -> str:
+    """The name whose streams and shipped files are the task's, whatever it is called in this process."""
+    return ALIASES.get(task, task)
 
 
 def seed_for(task: str, purpose: str, index: int, *more: str | int) -> int:
@@ -21,5 +26,5 @@ def seed_for(task: str, purpose: str, index: int, *more: str | int) -> int:
     index : seed index of the run (0, 1, 2, ...).
     more : finer scope, such as a parameter's name.
     """
-    text = "\x1f".join(map(str, (ALIASES.get(task, task), purpose, index, *more)))
+    text = "\x1f".join(map(str, (registered_name(task), purpose, index, *more)))
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1

@@ -110,6 +110,21 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory, toy_environment: Environm
     return Outcomes(out, folder, ids, rows, progress, again)
 
 
+SMOKE = [t.name for t in suite.tasks() if "smoke" in t.tiers and not t.data]
+
+
+@pytest.mark.parametrize("task", [t if t == "add2-offline" else pytest.param(t, marks=pytest.mark.slow) for t in SMOKE])
+def test_a_task_that_has_another_name_gives_the_same_run(task: str, tmp_path: Path) -> None:
+    """Streams and shipped files go by the registered name; `check` and `verify` rest on it."""
+    spec, rows = RunSpec(task, "reference", "smoke"), []
+    for masked in (False, True):
+        Pool(tmp_path / str(masked), workers=1, masked=masked).run([spec])
+        rows += read(tmp_path / str(masked)).table.to_pylist()
+    assert [r["status"] for r in rows] == ["ok", "ok"], [r["message"] for r in rows]
+    assert rows[0]["digest"] == rows[1]["digest"]
+    assert [r["task"] for r in rows] == [task, task]
+
+
 def test_every_run_of_a_plan_has_one_row_under_its_id(outcomes: Outcomes) -> None:
     assert sorted(outcomes.rows) == sorted(PLAN)
     files = {p.name.partition(".")[0] for p in (outcomes.out / "runs").iterdir()}

@@ -117,7 +117,8 @@ def _repeat(spec: RunSpec, first: dict[str, Any], sandbox: Sandbox) -> dict[str,
         return {"verdict": "passed"}
     third = _row_of(_made([spec], sandbox), spec)
     if third["digest"] == first["digest"]:
-        message = f"another result on {spec.task} when that has another name: it looks at what it runs on"
+        ended = "" if again["status"] == "ok" else f" ({again['status']}: {again['message']})"
+        message = f"another result{ended} on {spec.task} when that has another name: it looks at what it runs on"
         return {"verdict": "name", "message": message}
     return {"verdict": "nondeterministic", "message": f"the same seed gave two results on {spec.task}"}
 

@@ -25,7 +25,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from suite.recipe import reference_recipe
-from suite.seeds import seed_for
+from suite.seeds import registered_name, seed_for
 from suite.train.decode import completion_logits, sample, token_logp
 from suite.train.objective import Rollouts, mixed
 from suite.train.policy import END
@@ -179,7 +179,7 @@ class OfflineTask(RlvrTask):
 
 def file_of(task: OfflineTask) -> Path:
     """Where the task's traces are shipped: folder ``traces`` beside the task's source."""
-    return Path(task.info.path).parent / "traces" / f"{task.name}.safetensors"
+    return Path(task.info.path).parent / "traces" / f"{registered_name(task.name)}.safetensors"
 
 
 def record(task: OfflineTask) -> str:

@@ -23,7 +23,7 @@ from torch.nn import functional
 
 from suite import cache
 from suite.fingerprint import digest, engine_hash
-from suite.seeds import ALIASES
+from suite.seeds import registered_name
 from suite.train.decode import completion_logits, sample
 from suite.train.policy import Policy
 
@@ -118,7 +118,7 @@ def _ramp(progress: float) -> float:
 
 def file_of(task: RlvrTask) -> Path:
     """Where the task's warm start is shipped: folder ``warm`` beside the task's source."""
-    name = task.warm_start.file or ALIASES.get(task.name, task.name)
+    name = task.warm_start.file or registered_name(task.name)
     return Path(task.info.path).parent / "warm" / f"{name}.safetensors"
 
 
@@ -160,7 +160,7 @@ def load(task: RlvrTask) -> Policy:
         remedy = f"`python -m suite.train.warmstart {task.name}` trains a new one, which is a new task version"
         data = shipped(file_of(task), task.warm_start.sha256, f"the warm start that {task.name} states", remedy)
     else:
-        data = cache.content(f"warm-{ALIASES.get(task.name, task.name)}", _made_from(task), lambda: trained(task))
+        data = cache.content(f"warm-{registered_name(task.name)}", _made_from(task), lambda: trained(task))
     policy = new_policy(task)
     policy.load_state_dict({name: tensor.float() for name, tensor in parse(data).items()})
     return policy
