@@ -164,7 +164,7 @@ REGRESSIONS = {
     "prose": ("Gompertz linear unit,", "Gompertz's linear unit,", set()),
     "slower": (FORMULA, FORMULA + " * 1.0", {"elements"}),
     "larger": (FORMULA, FORMULA + 3 * " * torch.ones_like(x)", {"elements", "memory"}),
-    "worse": (FORMULA, "return 0.02 * x * torch.exp(-torch.exp(-x))", {"quality", "definition"}),
+    "worse": (FORMULA, "return x * torch.exp(-torch.exp(4.0 - x))", {"quality", "definition"}),
     "crashing": (FORMULA, "raise RuntimeError('no')", {"failures"}),
 }
 
