@@ -19,6 +19,8 @@ from suite.tune import TUNING_SEED, select, space_on, trial, trial_specs
 
 SPACE = {"lr": LogUniform(1e-4, 1e-1), "beta": Uniform(0.5, 1.0), "k": IntUniform(1, 4), "mode": Choice("a", "b")}
 
+T1 = 12.706204736432095  # Student's t, 97.5%, 1 degree of freedom
+
 
 def test_a_trial_is_a_pure_function_of_space_and_index() -> None:
     assert trial(SPACE, 5) == trial(dict(reversed(SPACE.items())), 5)
@@ -85,9 +87,20 @@ def test_a_search_prints_its_choice_what_fewer_trials_would_give_and_how_wide_th
     code, said, _ = levelfield(*arguments, "--json")
     assert code == 0
     found = json.loads(said)
-    assert [(r["method"], r["n"]) for r in found["rows"]] == [("reference", 2), ("toy-plain", 2), ("toy-rated", 2)]
+    assert {(r["method"], r["n"]) for r in found["rows"]} == {("reference", 2), ("toy-plain", 2), ("toy-rated", 2)}
+    assert [r["score"] for r in found["rows"]] == sorted(r["score"] for r in found["rows"])  # best first
 
     rows = suite.load_results(out)
+    scores = {m: rows[(rows["method"] == m) & (rows["seed"] < 2)].sort_values("seed")["score"].to_numpy() for m in
+              ("reference", "toy-plain", "toy-rated")}  # fmt: skip
+    for r in found["rows"]:
+        mine, gain = scores[r["method"]], scores["reference"] - scores[r["method"]]
+        half = abs(mine[1] - mine[0]) / 2 * T1
+        assert (r["score"], r["low"], r["high"]) == pytest.approx((mine.mean(), mine.mean() - half, mine.mean() + half))
+        if r["method"] != "reference":
+            half = abs(gain[1] - gain[0]) / 2 * T1
+            ends = r["difference"], r["difference_low"], r["difference_high"]
+            assert ends == pytest.approx((gain.mean(), gain.mean() - half, gain.mean() + half))
     trials = rows[(rows["seed"] == TUNING_SEED) & (rows["method"] == "toy-rated")].sort_values("trial")
     assert list(trials["trial"]) == list(range(8))
     ended = trials["status"] == "ok"
@@ -108,6 +121,7 @@ def test_a_search_prints_its_choice_what_fewer_trials_would_give_and_how_wide_th
     assert set(reported["trials"]) == {8}
 
     wide = levelfield(*arguments, "--within", "1e9")[1]
+    assert re.search(r"toy +toy-rated +[\d.]+ \(-?[\d.]+ to [\d.]+\) +2 +[+-][\d.e-]+ \([+-].* to [+-].*\) +\d", wide)
     assert "expected test score of the trial chosen out of k" in wide
     assert re.search(r"best of 1 +best of 2 +best of 5 +best of 8", wide)
     assert re.search(r"toy +toy-rated +[\d.]+ \([\d.]+ to [\d.]+\) +1e\+09 squared units", wide)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -13,7 +12,7 @@ import typer
 
 from suite.claims import Arm, read_ledger, select
 from suite.cli.run import finished, launch, parse_seeds, reasons, split
-from suite.cli.show import interval_text, plain_numbers, print_json, print_table
+from suite.cli.show import interval_text, print_json, print_table
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -143,9 +142,9 @@ def as_json(judged: Judged) -> dict[str, Any]:
         "direction": claim.direction,
         "verdict": judged.word,
         "why": judged.why,
-        "total": plain_numbers(vars(judged.total)),
-        "tasks": [plain_numbers(vars(task)) for task in judged.tasks],
-        "runs": [plain_numbers(vars(run)) for run in judged.runs],
+        "total": vars(judged.total),
+        "tasks": [vars(task) for task in judged.tasks],
+        "runs": [vars(run) for run in judged.runs],
     }
 
 
@@ -184,9 +183,9 @@ def _row(judged: Judged) -> dict[str, Any]:
         "claim": claim.id,
         "says": claim.prediction,
         "verdict": judged.word,
-        "effect": total.difference if math.isfinite(total.difference) else None,
+        "effect": total.difference,
         "interval": interval_text(total.low, total.high),
-        "detectable": total.detectable if tested and math.isfinite(total.detectable) else None,
+        "detectable": total.detectable if tested else None,
         "tasks": ", ".join(f"{words[word]} {word}" for word in ORDER if words[word]) if tested else judged.why,
     }
 
@@ -201,7 +200,7 @@ def _details(judged: Judged) -> None:
     if claim.direction.endswith("better"):
         del columns["margin"]
     rows = [
-        {**plain_numbers(vars(t)), "interval": interval_text(t.low, t.high), "failed": f"{t.failed[0]}, {t.failed[1]}"}
+        {**vars(t), "interval": interval_text(t.low, t.high), "failed": f"{t.failed[0]}, {t.failed[1]}"}
         for t in judged.tasks
     ]
     sys.stdout.write(f"\n{claim.id}: {claim.statement}\n")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from suite.cli.run import EXIT_FAILED, EXIT_NO_DATA, finished, launch, parse_seeds, reasons, split
-from suite.cli.show import interval_text, plain_numbers, print_json, print_table
+from suite.cli.show import interval_text, print_json, print_table
 from suite.recipe import REFERENCE
 from suite.registry import registry
 
@@ -104,7 +104,7 @@ def compared(out: Path, planned: set[str], methods: Sequence[str]) -> pd.DataFra
 
 def _report(table: pd.DataFrame, base: str, why: list[str], json: bool) -> None:
     if json:
-        print_json({"base": base, "rows": [plain_numbers(r) for r in table.to_dict("records")], "failures": why})
+        print_json({"base": base, "rows": table.to_dict("records"), "failures": why})
         return
     print_table([_row(row) for row in table.to_dict("records")], COLUMNS)
     count = int((table["verdict"] != "").sum())

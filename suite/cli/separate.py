@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from suite.cli.show import plain_numbers, print_table
+from suite.cli.show import print_table
 from suite.recipe import REFERENCE
 
 if TYPE_CHECKING:
@@ -134,7 +134,7 @@ def _together(rounds: Sequence[Progress]) -> Progress:
 
 def as_json(outcome: Outcome) -> dict[str, Any]:
     """The cells' states and what was saved."""
-    states = [] if outcome.states is None else [plain_numbers(row) for row in outcome.states.to_dict("records")]
+    states = [] if outcome.states is None else outcome.states.to_dict("records")
     return {"cells": states, "runs": outcome.runs, "fixed_runs": outcome.full, "saved": round(outcome.saved, 4)}
 
 

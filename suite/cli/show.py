@@ -14,7 +14,16 @@ from suite.space import describe
 
 
 def print_json(value: Any) -> None:
-    sys.stdout.write(json.dumps(value, indent=2, sort_keys=False, default=str) + "\n")
+    """JSON that every reader takes: a number that is not finite is null."""
+    sys.stdout.write(json.dumps(_finite(value), indent=2, default=str, allow_nan=False) + "\n")
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {k: _finite(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def print_table(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str], title: str = "") -> None:
@@ -47,18 +56,13 @@ def _cell(value: Any) -> str:
     if value is None:
         return "-"
     if isinstance(value, float):
-        return f"{value:.4g}"
+        return f"{value:.4g}" if math.isfinite(value) else "-"
     return " ".join(str(value).split())
 
 
 def interval_text(low: float, high: float) -> str:
     """``0.12 to 0.34``; "-" where there is no interval."""
     return f"{low:.4g} to {high:.4g}" if math.isfinite(low) and math.isfinite(high) else "-"
-
-
-def plain_numbers(row: Mapping[str, Any]) -> dict[str, Any]:
-    """A row as JSON takes it: None where there is no number."""
-    return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()}
 
 
 def method_facts(method: Method) -> dict[str, Any]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json as jsonlib
+import math
+import statistics
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +20,8 @@ from suite.registry import Method, TaskInfo, registry
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from suite.stats import Interval
 
 BEST_OF = (1, 2, 5, 20)
 WITHIN = 0.05  # of the best score's size, where the task's noise is not measured
@@ -96,23 +100,38 @@ def _final(
 
 
 def _scores(frame: pd.DataFrame, trials: pd.DataFrame) -> list[dict[str, Any]]:
-    """The chosen trial's test scores on the reported seeds, one row a task and method."""
+    """The chosen trials' test scores on the reported seeds, best first, beside the frozen reference on the same."""
     table = []
-    for (task, method), rows in frame.groupby(["task", "method"], sort=False):
-        good = rows[rows["status"] == "ok"]["score"]
-        mine = trials[(trials["task"] == task) & (trials["method"] == method)]
-        table.append(
-            {
-                "task": task,
-                "method": method,
-                "score": float(good.mean()),
-                "sd": float(good.std()) if len(good) > 1 else None,
-                "n": len(good),
-                "failed": int((mine["status"] != "ok").sum()),
-                "hyper-parameters": rows.iloc[0]["set_hp"] if method != REFERENCE else "",
-            }
-        )
-    return table
+    for (name, method), rows in frame.groupby(["task", "method"], sort=False):
+        task = registry().task(name)
+        good, base = _by_seed(rows), _by_seed(frame[(frame["task"] == name) & (frame["method"] == REFERENCE)])
+        score = _interval(list(good.values()))
+        both = [seed for seed in good if seed in base and method != REFERENCE]
+        gain = _interval([task.metric.sign * (base[seed] - good[seed]) for seed in both])
+        mine = trials[(trials["task"] == name) & (trials["method"] == method)]
+        row = {"task": name, "method": method, "score": score.value, "low": score.low, "high": score.high}
+        row |= {"sd": statistics.stdev(good.values()) if len(good) > 1 else None, "n": len(good)}
+        row |= {"difference": gain.value, "difference_low": gain.low, "difference_high": gain.high}
+        row |= {"failed": int((mine["status"] != "ok").sum())}
+        table.append(row | {"hyper-parameters": rows.iloc[0]["set_hp"] if method != REFERENCE else ""})
+    order = list(dict.fromkeys(frame["task"]))
+
+    def key(row: dict[str, Any]) -> tuple[int, bool, float]:
+        worse = registry().task(row["task"]).metric.sign * row["score"]
+        return order.index(row["task"]), math.isnan(worse), worse
+
+    return sorted(table, key=key)
+
+
+def _by_seed(rows: pd.DataFrame) -> dict[int, float]:
+    good = rows[rows["status"] == "ok"].sort_values("seed")
+    return dict(zip(good["seed"].tolist(), good["score"].astype(float).tolist(), strict=True))
+
+
+def _interval(values: list[float]) -> Interval:
+    from suite.stats import Interval, t_interval
+
+    return t_interval(values) if values else Interval(math.nan, math.nan, math.nan, 0, "none")
 
 
 def _worth(
@@ -153,8 +172,15 @@ def _distance(task: TaskInfo, tier: str, within: float) -> tuple[float, bool]:
 def _print(
     scores: list[dict[str, Any]], curves: list[dict[str, Any]], good: list[dict[str, Any]], notes: list[str], count: int
 ) -> None:
-    columns = {"task": "task", "method": "method", "score": "test score", "sd": "sd", "n": "n"}
-    print_table(scores, {**columns, "failed": "failed trials", "hyper-parameters": "chosen"}, f"best of {count} trials")
+    shown = [
+        row
+        | {"score": _with_interval(row["score"], row["low"], row["high"])}
+        | {"gain": _with_interval(row["difference"], row["difference_low"], row["difference_high"], "+")}
+        for row in scores
+    ]
+    columns = {"task": "task", "method": "method", "score": "test score", "n": "n", "gain": "to the reference"}
+    title = f"best of {count} trials on seeds of their own; 95% intervals, differences paired by seed, + is better"
+    print_table(shown, {**columns, "failed": "failed trials", "hyper-parameters": "chosen"}, title)
     if curves:
         table: dict[tuple[str, str], dict[str, Any]] = {}
         for row in curves:
@@ -179,5 +205,7 @@ def _print(
         sys.stdout.write(f"{note}\n")
 
 
-def _with_interval(value: float, low: float, high: float) -> str:
-    return f"{value:.4g}" + (f" ({low:.4g} to {high:.4g})" if low == low else "")
+def _with_interval(value: float, low: float, high: float, sign: str = "") -> str:
+    if math.isnan(value):
+        return "-"
+    return f"{value:{sign}.4g}" + ("" if math.isnan(low) else f" ({low:{sign}.4g} to {high:{sign}.4g})")
