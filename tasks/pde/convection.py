@@ -75,7 +75,7 @@ class Convection(PdeTask):
         "standard": Tier(20000, sizes=WIDE),
     },
     unit=UNIT,
-    noise={"smoke": Noise(0.015, n=5), "quick": Noise(0.22, n=5)},
+    noise={"smoke": Noise(0.015, n=5), "quick": Noise(0.22, n=5, per_doubling=1.1)},
     lr_scale=3.0,
     target=-1.0,
     paper=FAILURES,

@@ -85,7 +85,7 @@ def bump(x: np.ndarray) -> np.ndarray:
         "standard": Tier(20000, sizes=WIDE),
     },
     unit=UNIT,
-    noise={"quick": {"sd": 0.077, "n": 5}},
+    noise={"quick": {"sd": 0.077, "n": 5, "per_doubling": 0.39}},
     lr_scale=3.0,
     target=-1.0,
     paper=FAILURES,
