@@ -243,7 +243,7 @@ x = torch.tensor(digits.images[:1000], dtype=torch.float32)[:, None] / 8 - 1
 x, y = x.contiguous(memory_format=torch.channels_last), torch.tensor(digits.target[:1000])
 model = nn.Sequential(
     nn.Conv2d(1, 16, 3, padding=1, bias=False), nn.BatchNorm2d(16), nn.ReLU(),
-    nn.Conv2d(16, 32, 3, padding=1, bias=False), nn.BatchNorm2d(32), nn.ReLU(), nn.MaxPool2d(2),
+    nn.Conv2d(16, 32, 3, padding=1, bias=False), nn.BatchNorm2d(32), nn.ReLU(), nn.AvgPool2d(2),
     nn.Conv2d(32, 32, 3, padding=1, bias=False), nn.BatchNorm2d(32), nn.ReLU(),
     nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(128, 10),
 ).to(memory_format=torch.channels_last)

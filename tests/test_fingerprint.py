@@ -264,7 +264,7 @@ def test_a_run_id_is_a_function_of_what_fixes_the_run() -> None:
     assert run_id() == base
     assert run_id(device="cpu:0") == base  # which of several equal devices makes no difference
     assert run_id(budget=30) == base  # the tier's own
-    assert run_id(hp={"lr": 0.1}) == base  # the default
+    assert run_id(hp={"lr": 0.1 * 3}) == base  # the default on the task's scale
     others = [
         run_id(task="shapes-cnn"), run_id(method="sgd"), run_id(method="reference"), run_id(tier="quick"),
         run_id(seed=1), run_id(hp={"lr": 0.2}), run_id(budget=31), run_id(budget_kind="seconds"), run_id(trial=0),
