@@ -9,10 +9,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from leaderboard.model import NONE, Board, Cell, Sheet, Slice
+from leaderboard.model import Board, Cell, Sheet, Slice
 from leaderboard.text import number
 from suite.recipe import REFERENCE
-from suite.stats import Interval, t_interval
+from suite.stats import NO_VALUES, Interval, t_interval
 from suite.stats.intervals import mean_and_error, t_half_width
 
 BEYOND, WITHIN, UNKNOWN, EQUAL = "beyond the interval", "within the interval", "one run a side", "unchanged"
@@ -68,9 +68,9 @@ def _change(part: Slice, task: str, method: str, before: Sheet | None, after: Sh
     old = before.cells.get(method) if before else None
     new = after.cells.get(method) if after else None
     if old is None or new is None:
-        return Change(part, task, method, old, new, NONE, REMOVED if new is None else ADDED)
+        return Change(part, task, method, old, new, NO_VALUES, REMOVED if new is None else ADDED)
     if old.first.task_hash != new.first.task_hash:
-        return Change(part, task, method, old, new, NONE, RESCORED)
+        return Change(part, task, method, old, new, NO_VALUES, RESCORED)
     difference = _difference(old, new)
     return Change(part, task, method, old, new, difference, _kind(old, new, difference))
 
@@ -96,7 +96,7 @@ def _difference(old: Cell, new: Cell) -> Interval:
     if len(common) > 1 or (common and min(len(before), len(after)) == 1):
         return t_interval([after[s] - before[s] for s in common])
     if not before or not after:
-        return NONE
+        return NO_VALUES
     x, y = (np.array([values[s] for s in sorted(values)]) for values in (after, before))
     if min(len(x), len(y)) < 2:
         return Interval(float(x.mean() - y.mean()), math.nan, math.nan, 1, "none")

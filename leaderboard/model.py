@@ -22,12 +22,11 @@ from leaderboard.charts import extent
 from leaderboard.text import slug
 from suite.recipe import REFERENCE
 from suite.registry import Method, TaskInfo, registry
+from suite.stats import NO_VALUES, Interval, compare_all, rank_intervals, t_interval, tie_letters, tier_groups
 from suite.stats import Board as StatsBoard
-from suite.stats import Interval, compare_all, rank_intervals, t_interval, tie_letters, tier_groups
 from suite.store.schema import FIRST_HAND, SMOKE
 
 NAN = float("nan")
-NONE = Interval(NAN, NAN, NAN, 0, "none")
 TIERS = ("quick", "standard", "full", "smoke")  # smoke last: it is no evidence
 DAMAGED = "damaged"  # kind of an exhibit that cannot be read
 OLDER = "older code of the task or method"
@@ -174,8 +173,8 @@ class Cell:
     task: str
     method: str
     runs: tuple[Run, ...]
-    score: Interval = NONE
-    gain: Interval = NONE
+    score: Interval = NO_VALUES
+    gain: Interval = NO_VALUES
     letters: str = ""
     rank: tuple[int, int, int] | None = None
     group: int = 0
@@ -228,7 +227,7 @@ class Cell:
         """Step time over the reference's, measured once for the cell; n counts runs that state it."""
         known = [r for r in self.runs if math.isfinite(r.cost_ratio)]
         if not known:
-            return NONE
+            return NO_VALUES
         return Interval(known[0].cost_ratio, known[0].cost_low, known[0].cost_high, len(known), "measured")
 
     @cached_property
@@ -645,13 +644,13 @@ def _latest(runs: Sequence[Run], left: dict[str, set[int]]) -> list[Run]:
 
 def _score(runs: Iterable[Run]) -> Interval:
     scores = [r.score for r in runs if r.ok]
-    return t_interval(scores) if scores else NONE
+    return t_interval(scores) if scores else NO_VALUES
 
 
 def _gain(runs: Iterable[Run], base: Mapping[int, float]) -> Interval:
     """Paired difference to the reference, + is better."""
     gains = [(base[r.seed] - r.score) * (1 if r.direction == "min" else -1) for r in runs if r.ok and r.seed in base]
-    return t_interval(gains) if gains else NONE
+    return t_interval(gains) if gains else NO_VALUES
 
 
 def stats_frame(runs: Iterable[Run]) -> pd.DataFrame:

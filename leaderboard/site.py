@@ -24,7 +24,7 @@ from leaderboard import runs as cell_runs
 from leaderboard.aggregates import Aggregates, aggregates, describe, legend, pairing
 from leaderboard.claims import Claims
 from leaderboard.commands import cell_command, cell_commands, task_command
-from leaderboard.model import NONE, NOT_RUN, Board, Run, Sheet, Slice, build, entry_of
+from leaderboard.model import NOT_RUN, Board, Run, Sheet, Slice, build, entry_of
 from leaderboard.prose import inline, typeset
 from leaderboard.standings import Estimate, Overview, families, overviews, protocols
 from leaderboard.tuning import Search, searches
@@ -32,7 +32,7 @@ from suite.claims import ClaimRun
 from suite.recipe import REFERENCE
 from suite.registry import registry
 from suite.space import describe as describe_space
-from suite.stats import Interval, t_interval
+from suite.stats import NO_VALUES, Interval, t_interval
 from suite.store.files import Read
 
 STATIC = Path(__file__).parent / "static"
@@ -263,7 +263,7 @@ def _unverified(board: Board) -> list[Unverified]:
     found = []
     for (tier, task, method), runs in sorted(cells.items()):
         scores = [r.score for r in runs if r.ok]
-        found.append(Unverified(tier, task, method, t_interval(scores) if scores else NONE, len(runs)))
+        found.append(Unverified(tier, task, method, t_interval(scores) if scores else NO_VALUES, len(runs)))
     return found
 
 

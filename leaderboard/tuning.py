@@ -12,9 +12,9 @@ from markupsafe import Markup
 
 from leaderboard.charts import Mark, Series, line_chart
 from leaderboard.figures import Figure
-from leaderboard.model import NONE, Board, Run, Sheet, Slice
+from leaderboard.model import Board, Run, Sheet, Slice
 from leaderboard.text import better, metric_words, unit_words
-from suite.stats import Interval, best_of_k, sensitivity
+from suite.stats import NO_VALUES, Interval, best_of_k, sensitivity
 
 KS = (1, 2, 5, 10, 20)
 
@@ -67,14 +67,14 @@ class Search:
     def default(self) -> Interval:
         """Score of the default hyper-parameters."""
         cell = self.sheet.cells.get(self.method) if self.sheet else None
-        return cell.score if cell and cell.n else NONE
+        return cell.score if cell and cell.n else NO_VALUES
 
     @property
     def good(self) -> Interval:
         """Share of the trials within one noise sd of the best one."""
         sd = self.sheet.noise[0] if self.sheet else math.nan
         if not sd > 0:
-            return NONE
+            return NO_VALUES
         scores = [r.score if self._scored(r) else math.nan for r in self.runs]
         return sensitivity(scores, sd, self.runs[0].direction)
 

@@ -129,9 +129,9 @@ def _by_seed(rows: pd.DataFrame) -> dict[int, float]:
 
 
 def _interval(values: list[float]) -> Interval:
-    from suite.stats import Interval, t_interval
+    from suite.stats import NO_VALUES, t_interval
 
-    return t_interval(values) if values else Interval(math.nan, math.nan, math.nan, 0, "none")
+    return t_interval(values) if values else NO_VALUES
 
 
 def _worth(

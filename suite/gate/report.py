@@ -11,6 +11,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 from suite.gate.quality import FAIL, INCONCLUSIVE, PASS, Verdict
+from suite.plain import finite
 
 EXIT = {PASS: 0, FAIL: 1, INCONCLUSIVE: 4}
 _ORDER = {FAIL: 0, INCONCLUSIVE: 1, PASS: 2}
@@ -65,13 +66,8 @@ class Report:
 
 def as_json(report: Report) -> dict[str, Any]:
     """The report as plain values; what is not finite is null."""
-    rows = [{k: _plain(v) for k, v in asdict(verdict).items()} for verdict in report.ordered]
-    facts = {"verdict": report.verdict, "seconds": _plain(report.seconds)}
-    return facts | {k: _plain(v) for k, v in report.rates.items()} | {"cells": rows, "notes": list(report.notes)}
-
-
-def _plain(value: Any) -> Any:
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    facts = {"verdict": report.verdict, "seconds": report.seconds, **report.rates}
+    return dict(finite(facts | {"cells": [asdict(v) for v in report.ordered], "notes": list(report.notes)}))
 
 
 def markdown(report: Report) -> str:

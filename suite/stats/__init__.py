@@ -22,6 +22,7 @@ from suite.stats.board import Board
 from suite.stats.claims import Claim, claim_table, claim_verdict, comparison_table, margin_verdict, noise_margin
 from suite.stats.elo import bradley_terry, elo_ratings
 from suite.stats.intervals import (
+    NO_VALUES,
     Equivalence,
     Interval,
     bootstrap_interval,
@@ -71,7 +72,8 @@ from suite.stats.tuning import best_of_k, sensitivity
 from suite.stats.verdict import GateDecision, t1_decision, t2_decision, unpaired_decision
 
 __all__ = [
-    "METRICS", "REFERENCE", "Board", "BoardMetric", "Cells", "Claim", "Comparisons", "Equivalence", "GateDecision",
+    "METRICS", "NO_VALUES", "REFERENCE", "Board", "BoardMetric", "Cells", "Claim", "Comparisons", "Equivalence",
+    "GateDecision",
     "GatePower", "Interval", "PairedTest", "TableError", "best_of_k", "board_table", "bootstrap_interval",
     "bradley_terry", "cell_speedups", "cell_states", "check_ladder", "check_runs", "claim_table", "claim_verdict",
     "compact_letters", "compare_all", "comparison_table", "default_looks", "effective_speedup", "elo_ratings",

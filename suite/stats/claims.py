@@ -17,7 +17,7 @@ import pandas as pd
 from scipy.special import chdtri, comb, ndtr, ndtri, stdtr, stdtrit
 
 from suite.stats.board import Board, as_board
-from suite.stats.intervals import Interval, exact_mean, satterthwaite, t_half_width, t_interval
+from suite.stats.intervals import NO_VALUES, exact_mean, satterthwaite, t_half_width, t_interval
 from suite.stats.paired import t_statistic
 from suite.stats.power import minimum_detectable_effect
 from suite.stats.ranks import holm
@@ -369,7 +369,7 @@ def comparison_table(runs: pd.DataFrame, methods: Sequence[str], alpha: float = 
 def _score(board: Board, m: int, t: int, sign: float, alpha: float) -> dict[str, Any]:
     found = board.arms[t][m].utility * sign
     facts = {"method": board.cells.methods[m], "n": len(found), "failed": int(board.counts[1][m, t])}
-    score = t_interval(found, 1 - alpha) if len(found) else Interval(math.nan, math.nan, math.nan, 0, "none")
+    score = t_interval(found, 1 - alpha) if len(found) else NO_VALUES
     return {**facts, "score": score.value, "score_low": score.low, "score_high": score.high}
 
 

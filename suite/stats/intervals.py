@@ -33,6 +33,9 @@ class Interval(NamedTuple):
     method: str
 
 
+NO_VALUES = Interval(math.nan, math.nan, math.nan, 0, "none")
+
+
 class Equivalence(NamedTuple):
     """Outcome of two one-sided tests.
 
@@ -227,7 +230,7 @@ def wilson_interval(successes: float, n: float, level: float = 0.95, quantile: f
     if n < 0 or not 0 <= successes <= n:
         raise ValueError(f"{successes} successes of {n}")
     if n == 0:
-        return Interval(math.nan, math.nan, math.nan, 0, "none")
+        return NO_VALUES
     z = float(ndtri(0.5 + 0.5 * level)) if quantile is None else quantile
     p = successes / n
     centre = (p + z * z / (2 * n)) / (1 + z * z / n)
