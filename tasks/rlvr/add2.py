@@ -40,6 +40,9 @@ class Add2(RlvrTask):
     """``37+48=`` is answered by ``58``: the sum, least significant digit first.
 
     All 10,000 pairs of numbers from 00 to 99; a + b and b + a share a split.
+
+    On one core ``quick`` takes 20 s. GRPO reaches a pass@1 of .906 (5 seeds). Seeds differ by
+    .013: all begin at the same warm start, whose own seed matters most.
     """
 
     alphabet = "0123456789+="

