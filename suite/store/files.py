@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import socket
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -80,6 +81,21 @@ def write_bytes(path: Path, data: bytes, durable: bool = True) -> None:
         raise StoreError(f"{path}: cannot be written ({error.strerror}); free space or choose another --out") from None
 
 
+@functools.cache
+def _layout() -> dict[str, Any]:
+    """Codecs by column: setting zstd up costs more than a short column, three times all the rest where each has it."""
+    sink = pa.BufferOutputStream()
+    pq.write_table(RUNS.empty_table(), sink)
+    with pq.ParquetFile(pa.BufferReader(sink.getvalue())) as parquet:
+        names = [parquet.schema.column(i).path for i in range(len(parquet.schema))]
+    long = [name for name in names if name.partition(".")[0] in ("curve", "exhibits")]
+    return {
+        "compression": {name: "zstd" if name in long else "snappy" for name in names},
+        "compression_level": dict.fromkeys(long, 9),
+        "use_dictionary": [name for name in names if name not in long],
+    }
+
+
 def table_bytes(rows: Sequence[Mapping[str, Any]] | pa.Table) -> bytes:
     """Result rows as the bytes of a Parquet file; the same rows give the same bytes."""
     table = rows if isinstance(rows, pa.Table) else pa.Table.from_pylist([dict(r) for r in rows], schema=RUNS)
@@ -87,13 +103,10 @@ def table_bytes(rows: Sequence[Mapping[str, Any]] | pa.Table) -> bytes:
     pq.write_table(
         table.replace_schema_metadata(None),
         sink,
-        compression="zstd",
-        compression_level=9,
-        use_dictionary=True,
+        **_layout(),
         write_statistics=False,
         write_page_checksum=True,
         store_schema=False,
-        column_encoding=None,
     )
     return sink.getvalue().to_pybytes()
 
@@ -187,15 +200,19 @@ def _unique(table: pa.Table) -> pa.Table:
     for i, run_id in enumerate(table["run_id"].to_pylist()):
         same.setdefault(run_id, []).append(i)
     if len(same) < table.num_rows:
-        best = [rows[0] if len(rows) == 1 else min(rows, key=lambda i: _preference(table, i)) for rows in same.values()]
+        several = [i for rows in same.values() if len(rows) > 1 for i in rows]
+        preference = dict(zip(several, _preferences(table.take(several)), strict=True))
+        best = [rows[0] if len(rows) == 1 else min(rows, key=preference.__getitem__) for rows in same.values()]
         table = table.take(best)
     order = [(c, "ascending") for c in ("tier", "task", "method", "trial", "seed", "run_id")]
     return table.sort_by(order)
 
 
-def _preference(table: pa.Table, i: int) -> tuple[bool, bool, str, str]:
-    (row,) = table.slice(i, 1).to_pylist()
-    return (row["trust"] == SELF_REPORTED, row["status"] != "ok", str(row["finished_at"]), repr(row))
+def _preferences(table: pa.Table) -> Iterator[tuple[bool, bool, str, str]]:
+    """What each row is chosen by; the smallest wins."""
+    for batch in table.combine_chunks().to_batches(max_chunksize=1000):  # slices of many chunks cost milliseconds each
+        for row in batch.to_pylist():
+            yield (row["trust"] == SELF_REPORTED, row["status"] != "ok", str(row["finished_at"]), repr(row))
 
 
 def with_trust(table: pa.Table, level: str) -> pa.Table:
