@@ -24,6 +24,7 @@ from suite.recipe import REFERENCE
 from suite.registry import Method, TaskInfo, registry
 from suite.stats import NO_VALUES, Interval, compare_all, rank_intervals, t_interval, tie_letters, tier_groups
 from suite.stats import Board as StatsBoard
+from suite.stats.intervals import sample_sd
 from suite.store.schema import FIRST_HAND, SMOKE
 
 NAN = float("nan")
@@ -292,7 +293,7 @@ class Sheet:
         scores = [r.score for r in self.reference.runs if r.ok] if self.reference else []
         if len(scores) < 2:
             return NAN, len(scores), "unknown"
-        return float(np.std(scores, ddof=1)), len(scores), "of the runs shown"
+        return sample_sd(scores), len(scores), "of the runs shown"
 
     @property
     def usable(self) -> bool:

@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 
 from suite.registry import TaskInfo
+from suite.stats.intervals import sample_sd
 from suite.stats.power import gate_detectable, gate_failure
 from suite.stats.verdict import GateDecision, t1_decision, t2_decision, unpaired_decision
 
@@ -232,11 +233,11 @@ def _judged(facts: Facts, method: str, verdict: str, rule: str, batches: list[tu
     stated: dict[str, float] = {}
     if min(sizes) >= 2 and last.margin > 0:
         first = batches[0][0]
-        sd = facts.sd or float(np.std(first.base, ddof=1)) or last.margin
+        sd = facts.sd or sample_sd(first.base) or last.margin
         unlucky = 2**0.5 * sd  # seeds that pairing helps nothing
         stated["false_alarm"] = gate_failure(0.0, unlucky, last.margin, sizes) * (1 if facts.sd else OWN_NOISE)
         stated["power_2"], stated["power_3"] = (gate_failure(k * sd, unlucky, last.margin, sizes) for k in (2, 3))
-        spread = float(np.std(first.head - first.base, ddof=1))
+        spread = sample_sd(first.head - first.base)
         stated["detectable"] = gate_detectable(spread, last.margin, sizes) if spread > 0 else last.margin
     low = 2 * last.mean - last.upper
     return _verdict(

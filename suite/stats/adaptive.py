@@ -144,7 +144,7 @@ def cell_states(
     DataFrame with columns task, method and those of `CellState`.
     """
     plan = tuple(looks) if looks is not None else default_looks(max_seeds)
-    if plan[-1] != max_seeds:
+    if plan[-1:] != (max_seeds,):
         raise ValueError(f"the last look must be at max_seeds = {max_seeds}, got {plan}")
     levels = look_levels(plan, alpha, spending)
     board = as_board(table)

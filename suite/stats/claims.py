@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +17,7 @@ import pandas as pd
 from scipy.special import chdtri, comb, ndtr, ndtri, stdtr, stdtrit
 
 from suite.stats.board import Board, as_board
-from suite.stats.intervals import NO_VALUES, exact_mean, satterthwaite, t_half_width, t_interval
+from suite.stats.intervals import NO_VALUES, exact_mean, sample_sd, satterthwaite, t_half_width, t_interval
 from suite.stats.paired import t_statistic
 from suite.stats.power import minimum_detectable_effect
 from suite.stats.ranks import holm
@@ -71,7 +71,7 @@ def claim_verdict(differences: npt.ArrayLike, alpha: float = 0.05) -> Claim:
     d = _differences(differences)
     if len(d) < 2:
         return NOT_TESTED._replace(difference=exact_mean(d), n=len(d))
-    found, (_, p), sd = t_interval(d, 1.0 - alpha), t_statistic(d), float(np.std(d, ddof=1))
+    found, (_, p), sd = t_interval(d, 1.0 - alpha), t_statistic(d), sample_sd(d)
     detectable = minimum_detectable_effect(len(d), sd, alpha) if sd > 0 else 0.0
     return Claim(_words(p < alpha, found.value), found.value, found.low, found.high, len(d), p, detectable)
 
@@ -104,8 +104,10 @@ def margin_verdict(differences: npt.ArrayLike, margin: float, kind: Kind = "equa
     margin : largest difference that counts as none, >= 0.
     """
     d = _differences(differences)
-    if not margin >= 0:
-        raise ValueError(f"a margin must not be negative, got {margin}")
+    if kind not in ("equal", "no worse"):
+        raise ValueError(f"within a margin two things are 'equal' or one is 'no worse', got {kind!r}")
+    if not 0 <= margin < math.inf:
+        raise ValueError(f"a margin must be finite and not negative, got {margin}")
     if len(d) < 2:
         return NOT_TESTED._replace(difference=exact_mean(d), n=len(d))
     found = t_interval(d, 1.0 - 2.0 * alpha)
@@ -135,7 +137,7 @@ def noise_margin(a: npt.ArrayLike, b: npt.ArrayLike, alpha: float = 0.05) -> flo
     if min(len(x), len(y)) < 2:
         return math.nan
     df = len(x) + len(y) - 2
-    squares = float(np.var(x, ddof=1)) * (len(x) - 1) + float(np.var(y, ddof=1)) * (len(y) - 1)
+    squares = sample_sd(x) ** 2 * (len(x) - 1) + sample_sd(y) ** 2 * (len(y) - 1)
     return math.sqrt(squares / float(chdtri(df, alpha)))
 
 
@@ -204,6 +206,8 @@ def claim_rows(
     margins: Mapping[str, float] | None = None,
 ) -> list[dict[str, Any]]:
     """The rows of `claim_table` without a frame around them: a page has a hundred such tables."""
+    if kind not in get_args(Kind):
+        raise ValueError(f"a claim is one of {', '.join(get_args(Kind))}, got {kind!r}")
     i, j = (_index(board, name) for name in (a, b))
     wanted = [t for t, name in enumerate(board.cells.tasks) if tasks is None or name in tasks]
     rows = [_task_claim(board, i, j, t, kind, alpha, margins or {}) for t in wanted]
@@ -322,10 +326,10 @@ def _pooled_claim(board: Board, i: int, j: int, tasks: list[int], alpha: float) 
         a, b = _pairs(board, i, j, t)
         if len(a) < 2:
             continue
-        sd = math.sqrt(0.5 * (float(np.var(a, ddof=1)) + float(np.var(b, ddof=1))))
+        sd = math.sqrt(0.5) * math.hypot(sample_sd(a), sample_sd(b))
         if sd > 0:
             means.append(exact_mean(a - b) / sd)
-            variances.append(float(np.var(a - b, ddof=1)) / sd**2 / len(a))
+            variances.append((sample_sd(a - b) / sd) ** 2 / len(a))
             freedom.append(len(a) - 1)
     if not means:
         return NOT_TESTED

@@ -64,9 +64,29 @@ def _sample(x: npt.ArrayLike) -> FloatArray:
 
 
 def exact_mean(x: npt.ArrayLike) -> float:
-    """Mean by an exactly rounded sum: the same bits in any order of the values."""
+    """Mean by an exactly rounded sum: the same bits in any order of the values, and of equal values their own."""
     values = np.asarray(x, dtype=np.float64).ravel().tolist()
-    return math.fsum(values) / len(values) if values else math.nan
+    if not values:
+        return math.nan
+    if values.count(values[0]) == len(values):
+        return float(values[0])
+    try:
+        return math.fsum(values) / len(values)
+    except OverflowError:  # the sum of finite scores beyond 1e307; their mean is finite
+        return math.fsum(value / len(values) for value in values)
+
+
+def sample_sd(x: npt.ArrayLike) -> float:
+    """Standard deviation of two or more values (n - 1 in the denominator), exactly 0 where all are equal.
+
+    A mean that is rounded leaves three times 0.1 a spread of 1e-17, in units of
+    which every difference is enormous; and squares of values beyond 1e154 overflow.
+    """
+    values = np.asarray(x, dtype=np.float64)
+    if np.all(values == values.flat[0]):
+        return 0.0
+    unit = 2.0 ** max(0, math.frexp(float(np.max(np.abs(values))))[1] - 400)  # a power of two changes no bit
+    return unit * float(np.std(values / unit, ddof=1))
 
 
 def t_half_width(
@@ -79,7 +99,13 @@ def t_half_width(
     sd : standard deviation of the values (n - 1 in the denominator).
     n : number of values.
     df : degrees of freedom, n - 1 unless given.
+
+    Raises
+    ------
+    ValueError : `level` is not between 0 and 1.
     """
+    if not 0 < level < 1:
+        raise ValueError(f"a level lies between 0 and 1, got {level}")
     n = np.asarray(n, dtype=np.float64)
     df = n - 1 if df is None else np.asarray(df, dtype=np.float64)
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -99,7 +125,7 @@ def t_interval(x: npt.ArrayLike, level: float = 0.95) -> Interval:
     n, mean = len(x), exact_mean(x)
     if n == 1:
         return Interval(mean, math.nan, math.nan, 1, "none")
-    half = float(t_half_width(np.std(x, ddof=1), n, level))
+    half = float(t_half_width(sample_sd(x), n, level))
     return Interval(mean, mean - half, mean + half, n, "t")
 
 
@@ -243,8 +269,8 @@ def wilson_interval(successes: float, n: float, level: float = 0.95, quantile: f
 def mean_and_error(x: FloatArray, y: FloatArray | None) -> tuple[float, float, float]:
     """(mean difference, standard error, degrees of freedom): one sample, or Welch's two samples."""
     if y is None:
-        return exact_mean(x), float(np.std(x, ddof=1)) / math.sqrt(len(x)), len(x) - 1
-    vx, vy = float(np.var(x, ddof=1)) / len(x), float(np.var(y, ddof=1)) / len(y)
+        return exact_mean(x), sample_sd(x) / math.sqrt(len(x)), len(x) - 1
+    vx, vy = sample_sd(x) ** 2 / len(x), sample_sd(y) ** 2 / len(y)
     total = vx + vy
     df = total**2 / (vx**2 / (len(x) - 1) + vy**2 / (len(y) - 1)) if total > 0 else len(x) + len(y) - 2
     return exact_mean(x) - exact_mean(y), math.sqrt(total), df
@@ -284,8 +310,10 @@ def satterthwaite(variances: npt.ArrayLike, freedom: npt.ArrayLike) -> FloatArra
     (sum v)^2 / sum(v^2 / (df + 1)) - 1. Satterthwaite (1946) has df and 0 in
     place of df + 1 and 1, which is too cautious where each df is 1 or 2; the
     unbiased estimates df + 2 and 2 are too bold where the variances differ. The
-    middle keeps an interval of level .95 within .93 to .97 from df = 1 on
-    (simulated in the tests), and gives a single term its own df.
+    middle keeps an interval of level .95 within .93 to .97 from df = 1 on, on
+    average over how variances differ, and gives a single term its own df. One
+    term that outweighs many others is the worst case: at 20 times their sd
+    there are .86 at df 1, .91 at df 2 and .94 from df 4 on (simulated in the tests).
 
     Parameters
     ----------

@@ -12,7 +12,7 @@ import pandas as pd
 
 from suite.stats.intervals import exact_mean
 from suite.stats.resample import FloatArray, IntArray, StudentMultipliers
-from suite.stats.table import TableError, scores_of
+from suite.stats.table import TableError, check_seeds, scores_of
 
 LOG2_CLIP = 2.0  # speedups are clipped to [1/4, 4]
 FAILED_LOG2 = -LOG2_CLIP  # a failed run counts 1/4
@@ -36,17 +36,17 @@ class Arm:
             return np.full(multipliers.rounds, self.mean)
         return multipliers.means(self.utility, self.seeds)
 
-    def moved(self, seeds: IntArray) -> FloatArray:
-        """Mean after the deviation of each of the sorted `seeds` is added, (S,) -> (S,).
+    def shifts(self, seeds: IntArray) -> FloatArray:
+        """Share of each of the sorted `seeds` in the mean's error, (S,) -> (S,).
 
-        Scaled so that squared moves sum to s^2 / n; the mean itself where the arm lacks the seed.
+        Its deviation, scaled so that the squares sum to s^2 / n; 0 where the arm lacks the seed.
         """
         n = len(self.utility)
-        out = np.full(len(seeds), self.mean)
+        out = np.zeros(len(seeds))
         if n > 1:
             at = np.minimum(np.searchsorted(seeds, self.seeds), len(seeds) - 1)
             here = seeds[at] == self.seeds
-            out[at[here]] = self.mean + (self.utility[here] - self.mean) / np.sqrt(n * (n - 1))
+            out[at[here]] = (self.utility[here] - self.mean) / np.sqrt(n * (n - 1))
         return out
 
 
@@ -154,11 +154,16 @@ def check_ladder(ladder: pd.DataFrame) -> pd.DataFrame:
 
     Raises
     ------
-    TableError : a column is missing, a (task, budget, seed) occurs twice or an ok run has no finite score.
+    TableError : a column is missing or has gaps, a seed is no whole number, a (task,
+        budget, seed) occurs twice or an ok run has no finite score.
     """
     missing = [name for name in ("task", "budget", "seed", "status", "score") if name not in ladder.columns]
     if missing:
         raise TableError(f"the ladder has no column {', '.join(missing)}")
+    null = [name for name in ("task", "budget", "seed", "status") if ladder[name].isna().any()]
+    if null:
+        raise TableError(f"the ladder has rows without {', '.join(null)}")
+    check_seeds(ladder)
     table = ladder.loc[(ladder["status"] == "ok").to_numpy(dtype=bool)]
     table = table.sort_values(["task", "budget", "seed"], kind="stable").reset_index(drop=True)
     if table.duplicated(["task", "budget", "seed"]).any():

@@ -13,7 +13,7 @@ import pandas as pd
 from scipy.special import stdtr
 
 from suite.stats.board import Board, as_board, others
-from suite.stats.intervals import Interval, exact_mean, t_interval
+from suite.stats.intervals import Interval, exact_mean, sample_sd, t_interval
 from suite.stats.resample import FloatArray, stream
 
 EXACT_FLIPS = 14  # sign-flip tests enumerate all sign patterns up to this many pairs
@@ -45,8 +45,8 @@ def t_statistic(differences: FloatArray) -> tuple[float, float]:
     n = len(differences)
     if n < 2:
         return math.nan, math.nan
-    mean, error = exact_mean(differences), float(np.std(differences, ddof=1)) / math.sqrt(n)
-    if error == 0.0 or np.all(differences == differences[0]):
+    mean, error = exact_mean(differences), sample_sd(differences) / math.sqrt(n)
+    if error == 0.0:
         t = math.copysign(math.inf, mean) if mean != 0 else 0.0
         return t, 0.0 if mean != 0 else 1.0
     t = mean / error
@@ -112,8 +112,7 @@ def paired_test(a: npt.ArrayLike, b: npt.ArrayLike, level: float = 0.95) -> Pair
     t, p = t_statistic(d)
     if len(d) < 2:
         return PairedTest(difference, t, p, sign_flip_test(d), math.nan, math.nan)
-    sd = float(np.std(d, ddof=1))
-    unpaired = math.sqrt(float(np.var(first, ddof=1)) + float(np.var(second, ddof=1)))
+    sd, unpaired = sample_sd(d), math.hypot(sample_sd(first), sample_sd(second))
     return PairedTest(difference, t, p, sign_flip_test(d), sd, sd / unpaired if unpaired > 0 else math.nan)
 
 

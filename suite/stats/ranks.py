@@ -129,6 +129,8 @@ def compare_all(
     way = over or ("seeds" if single else "tasks")
     if way not in ("tasks", "seeds"):
         raise ValueError(f"over must be 'tasks' or 'seeds', got {over!r}")
+    if not 0 < alpha < 1:
+        raise ValueError(f"alpha must be in (0, 1), got {alpha}")
     values, moves, freedom = _single_task(board) if single else (board.values, None, None)
     known = [m for m in range(len(values)) if np.isfinite(values[m]).any()]
     means = np.array([exact_mean(values[m][np.isfinite(values[m])]) for m in known])

@@ -45,6 +45,12 @@ def resample_counts(rounds: int, n: int, draws: int, seed: int, *scope: str | in
     return counts
 
 
+def check_rounds(rounds: int) -> None:
+    """An error where `rounds` is no number of mirrored draws."""
+    if rounds < 2 or rounds % 2:
+        raise ValueError(f"rounds must be even and at least 2, got {rounds}")
+
+
 class StudentMultipliers:
     """Bootstrap multipliers that turn a seed's deviations into Student-t draws of the mean.
 
@@ -68,8 +74,7 @@ class StudentMultipliers:
     """
 
     def __init__(self, rounds: int, seed: int, *scope: str | int) -> None:
-        if rounds < 2 or rounds % 2:
-            raise ValueError(f"rounds must be even and at least 2, got {rounds}")
+        check_rounds(rounds)
         self.rounds, self.seed, self.scope = rounds, seed, scope
         self._uniform = stream(seed, "scale", *scope).random(rounds // 2)
         self._weights: dict[int, FloatArray] = {}

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from suite.stats.board import Board, as_board
-from suite.stats.intervals import Interval, exact_mean, mean_interval, satterthwaite, t_half_width
+from suite.stats.intervals import Interval, exact_mean, mean_interval, sample_sd, satterthwaite, t_half_width
 from suite.stats.ladder import LOG2_CLIP, effective_speedup
 from suite.stats.resample import FloatArray
 
@@ -127,7 +127,7 @@ def ladder_report(runs: pd.DataFrame | Board, ladder: pd.DataFrame | None = None
     for t, scale in enumerate(board.scales):
         means = np.array([arm.mean for arm in scale.arms])
         reference = board.arms[t][board.cells.reference]
-        sd = float(np.std(reference.utility, ddof=1)) if len(reference.utility) > 1 else np.nan
+        sd = sample_sd(reference.utility) if len(reference.utility) > 1 else np.nan
         one_down = scale.read(np.array(reference.mean - sd), means)
         span = float(means[-1] - means[0]) / sd if sd > 0 else np.nan
         fewest = min(len(arm.utility) for arm in scale.arms)

@@ -32,12 +32,12 @@ def check_runs(runs: pd.DataFrame) -> pd.DataFrame:
     ----------
     runs : one row a run with columns task, method, seed, status ("ok" or a
         failure), score (nan when failed), direction ("min" or "max") and, where
-        known, family. Where they are there, tier, budget_kind and hardware_class
+        known, family; seeds are whole numbers. Where they are there, tier, budget_kind and hardware_class
         must have one value, and task_hash, task_version and (in steps) budget one a task.
 
     Raises
     ------
-    TableError : a column is missing; a (task, method, seed) occurs twice; an ok
+    TableError : a column is missing; a seed is no whole number; a (task, method, seed) occurs twice; an ok
         run has no finite score; a task has two directions, hashes or budgets, or
         the board two tiers, which are never mixed.
     """
@@ -47,6 +47,7 @@ def check_runs(runs: pd.DataFrame) -> pd.DataFrame:
     null = [name for name in COLUMNS if name != "score" and runs[name].isna().any()]
     if null:
         raise TableError(f"the runs table has rows without {', '.join(null)}")
+    check_seeds(runs)
     table = runs.loc[(runs["status"] != NOT_ATTEMPTED).to_numpy(dtype=bool)]
     table = table.sort_values(["task", "method", "seed"], kind="stable").reset_index(drop=True)
     _refuse_mixtures(table)
@@ -58,6 +59,14 @@ def check_runs(runs: pd.DataFrame) -> pd.DataFrame:
     if unscored.any():
         raise TableError(f"{int(unscored.sum())} ok runs have no finite score, the first {_first(table, unscored)}")
     return table
+
+
+def check_seeds(table: pd.DataFrame) -> None:
+    """An error where a seed is no whole number: cut to one, it would be taken for another run's."""
+    seeds = pd.to_numeric(table["seed"], errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
+    odd = ~np.isfinite(seeds) | (seeds != np.floor(seeds))
+    if odd.any():
+        raise TableError(f"a seed must be a whole number, got {table['seed'].loc[odd].iloc[0]}")
 
 
 def _first(table: pd.DataFrame, where: BoolArray) -> str:

@@ -149,7 +149,7 @@ def sensitivity(
     x = np.asarray(scores, dtype=np.float64)
     if direction not in ("min", "max"):
         raise ValueError(f"direction must be 'min' or 'max', got {direction!r}")
-    if within < 0:
+    if not within >= 0:
         raise ValueError(f"within must not be negative, got {within}")
     finished = x[np.isfinite(x)]
     if x.ndim != 1 or finished.size == 0:

@@ -9,9 +9,10 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import stdtr, stdtrit
 
-from suite.stats.intervals import exact_mean, satterthwaite
+from suite.stats.intervals import exact_mean, sample_sd, satterthwaite
 from suite.stats.paired import t_statistic
 from suite.stats.power import minimum_detectable_effect
+from suite.stats.resample import FloatArray
 
 GateVerdict = Literal["PASS", "FAIL", "INCONCLUSIVE"]
 
@@ -55,26 +56,33 @@ def t1_decision(
     margin : max(1 seed-sd of the task, absolute floor), > 0, in the metric's unit.
     direction : "min" when a lower score is better, else "max".
     """
-    before, after = np.asarray(base, dtype=np.float64), np.asarray(head, dtype=np.float64)
+    before, after = _signed(base, head, margin, direction)
     if before.shape != after.shape or before.ndim != 1 or before.size == 0:
         raise ValueError(f"base and head need the same seeds, got shapes {before.shape} and {after.shape}")
-    if not (np.all(np.isfinite(before)) and np.all(np.isfinite(after))):
-        raise ValueError("a score is not finite: failed runs are compared as counts, not as scores")
-    if not margin > 0:
-        raise ValueError(f"margin must be positive, got {margin}")
-    if direction not in ("min", "max"):
-        raise ValueError(f"direction must be 'min' or 'max', got {direction!r}")
-    d = (after - before) * (1.0 if direction == "min" else -1.0)
+    d = after - before
     n, mean = len(d), exact_mean(d)
     if n < 2:
         return GateDecision("INCONCLUSIVE", mean, math.inf, math.nan, margin, n, math.inf)
     t, _ = t_statistic(d)
     p = float(stdtr(n - 1, -t))
-    sd = float(np.std(d, ddof=1))
+    sd = sample_sd(d)
     upper = mean + float(stdtrit(n - 1, 1 - alpha)) * sd / math.sqrt(n)
     detectable = minimum_detectable_effect(n, sd, alpha, two_sided=False) if sd > 0 else 0.0
     verdict = _gate_words(upper, p < alpha and mean > margin, margin)
     return GateDecision(verdict, mean, upper, p, margin, n, detectable)
+
+
+def _signed(base: npt.ArrayLike, head: npt.ArrayLike, margin: float, direction: str) -> tuple[FloatArray, FloatArray]:
+    """Scores of both sides, signed so that + is worse, or an error that says what cannot be judged."""
+    if direction not in ("min", "max"):
+        raise ValueError(f"direction must be 'min' or 'max', got {direction!r}")
+    if not margin > 0:
+        raise ValueError(f"margin must be positive, got {margin}")
+    sign = 1.0 if direction == "min" else -1.0
+    before, after = sign * np.asarray(base, dtype=np.float64), sign * np.asarray(head, dtype=np.float64)
+    if not (np.all(np.isfinite(before)) and np.all(np.isfinite(after))):
+        raise ValueError("a score is not finite: failed runs are compared as counts, not as scores")
+    return before, after
 
 
 def unpaired_decision(
@@ -92,12 +100,11 @@ def unpaired_decision(
     margin, direction : as in `t1_decision`.
     alpha : one-sided level of a FAIL; a PASS needs the 95% bound below the margin, as there.
     """
-    sign = 1.0 if direction == "min" else -1.0
-    before, after = sign * np.asarray(base, dtype=np.float64), sign * np.asarray(head, dtype=np.float64)
-    if min(len(before), len(after)) < 2 or not margin > 0:
-        raise ValueError("two scores a side and a positive margin are needed")
+    before, after = _signed(base, head, margin, direction)
+    if min(len(before), len(after)) < 2:
+        raise ValueError("two scores a side are needed")
     mean = exact_mean(after) - exact_mean(before)
-    variances = [float(np.var(x, ddof=1)) / len(x) for x in (before, after)]
+    variances = [sample_sd(x) ** 2 / len(x) for x in (before, after)]
     error = math.sqrt(math.fsum(variances))
     if error == 0.0:
         verdict = _gate_words(mean, mean > margin, margin)

@@ -119,6 +119,8 @@ def test_the_decision_is_a_function_of_the_table_alone(mixed_board):
 def test_the_last_look_must_be_at_the_most_seeds(three_cells):
     with pytest.raises(ValueError, match="last look"):
         next_cells(three_cells, 0.05, 10, looks=(3, 5))
+    with pytest.raises(ValueError, match="last look"):
+        next_cells(three_cells, looks=())
 
 
 def test_clear_boards_save_seeds_and_keep_their_verdicts(simulate):

@@ -323,3 +323,24 @@ def test_fishers_test_is_scipys(n_a, n_b, data):
     a, b = data.draw(st.integers(0, n_a)), data.draw(st.integers(0, n_b))
     expected = stats.fisher_exact([[a, n_a - a], [b, n_b - b]]).pvalue
     assert fisher_exact(a, n_a, b, n_b) == pytest.approx(expected, abs=1e-9)
+
+
+def test_arms_that_never_vary_are_no_enormous_difference_in_sd(runs_of):
+    stuck = {"a": [0.1] * 3, "b": [0.9] * 3}  # 0.1 has no exact double: numpy's sd of it is 1e-17
+    table = claim_table(runs_of({"stuck": stuck, "t": {"a": [1.0, 1.3, 1.1], "b": [1.2, 1.0, 1.1]}}), "a", "b")
+    assert table["verdict"].tolist() == ["holds", "does not separate", "holds"]
+    assert table["n"].tolist() == [3, 3, 2]
+    assert abs(table.loc[2, "difference"]) < 1
+    assert table.loc[0, "detectable"] == 0.0
+    alone = claim_table(runs_of({"stuck": stuck}), "a", "b").set_index("task")
+    assert math.isnan(alone.loc["all", "low"])
+    assert noise_margin(stuck["a"], stuck["b"]) == 0.0
+
+
+def test_a_kind_of_claim_that_is_none_is_refused(runs_of):
+    with pytest.raises(ValueError, match="better, equal, no worse"):
+        claim_table(runs_of({"t": {"a": [1.0, 2.0], "b": [1.0, 2.0]}}), "a", "b", kind="beter")
+    with pytest.raises(ValueError, match="no worse"):
+        margin_verdict([1.0, 2.0], 1.0, "better")
+    with pytest.raises(ValueError, match="finite"):
+        margin_verdict([1.0, 2.0], math.inf)

@@ -125,3 +125,8 @@ def test_pairing_gain_recovers_the_shared_noise(simulate):
     gain = pairing_gain(runs)
     assert gain["ratio"].tolist() == pytest.approx([math.sqrt(1 - 0.64)] * 3, abs=0.04)
     assert gain["cells"].tolist() == [4, 4, 4]
+
+
+def test_arms_that_never_vary_have_no_variance_cut(runs_of):
+    assert math.isnan(paired_test([0.1] * 3, [0.9] * 3).variance_cut)
+    assert pairing_gain(runs_of({"t": {"reference": [0.1] * 3, "m": [0.9] * 3}})).empty

@@ -134,6 +134,11 @@ def test_no_pair_is_separated_where_the_spread_is_unknown(runs_of):
     assert set(tie_letters(runs).values()) == {"a"}
 
 
+def test_an_alpha_that_is_no_share_is_refused(mixed_board):
+    with pytest.raises(ValueError, match="alpha"):
+        compare_all(*mixed_board, alpha=5)
+
+
 @given(st.integers(1, 9).flatmap(lambda m: hnp.arrays(np.bool_, (m, m))))
 def test_letters_are_shared_exactly_where_not_separated(matrix):
     separated = np.triu(matrix, 1)

@@ -149,3 +149,27 @@ def test_a_part_of_a_board_takes_over_what_was_computed(mixed_board, laddered):
     more = part.at_rounds(64)
     assert (more.rounds, part.rounds) == (64, 1000)
     assert vars(more)["values"] is part.values
+
+
+@pytest.mark.parametrize("odd", [0.5, np.inf, "first"])
+def test_a_seed_that_is_no_whole_number_is_refused(small, odd):
+    seeds = small["seed"].astype(object)
+    seeds.iloc[0] = odd
+    with pytest.raises(TableError, match=f"whole number, got {odd}"):
+        check_runs(small.assign(seed=seeds))
+    with pytest.raises(TableError, match="whole number"):
+        check_ladder(check_ladder_rows().assign(seed=[0, 0, odd]))
+
+
+@pytest.mark.parametrize("column", ["task", "budget", "seed", "status"])
+def test_a_ladder_with_gaps_is_refused(column):
+    ladder = check_ladder_rows()
+    with pytest.raises(TableError, match=f"without {column}"):
+        check_ladder(ladder.assign(**{column: [None, *ladder[column][1:]]}))
+
+
+def test_a_board_takes_a_share_as_its_level_and_mirrored_rounds(mixed_board):
+    with pytest.raises(ValueError, match="level"):
+        Board.of(*mixed_board, level=95)
+    with pytest.raises(ValueError, match="even"):
+        Board.of(*mixed_board, rounds=0)

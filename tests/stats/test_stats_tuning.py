@@ -133,5 +133,7 @@ def test_sensitivity_refuses_nonsense():
         sensitivity([math.nan], 0.1)
     with pytest.raises(ValueError, match="negative"):
         sensitivity([1.0], -0.1)
+    with pytest.raises(ValueError, match="negative"):
+        sensitivity([1.0], math.nan)
     with pytest.raises(ValueError, match="direction"):
         sensitivity([1.0], 0.1, "up")

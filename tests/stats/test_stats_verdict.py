@@ -101,3 +101,12 @@ def test_unpaired_seeds_are_held_by_welchs_test():
 def test_the_second_batch_confirms_or_clears(first, second, final):
     decisions = [GateDecision(v, 0.0, 0.0, 0.5, 0.1, 5, 0.1) for v in (first, second)]
     assert t2_decision(*decisions) == final
+
+
+@pytest.mark.parametrize(
+    ("base", "margin", "direction", "word"),
+    [([1.0, math.nan], 0.1, "min", "counts"), ([1.0, 2.0], 0.0, "min", "margin"), ([1.0, 2.0], 0.1, "up", "direction")],
+)
+def test_the_gate_refuses_unpaired_runs_that_it_cannot_judge(base, margin, direction, word):
+    with pytest.raises(ValueError, match=word):
+        unpaired_decision(base, [1.0, 2.0], margin, direction)
