@@ -13,7 +13,7 @@ import pytest
 
 import suite
 from suite.checker import Finding, check_contracts
-from suite.cli.check import CODES, _targets, smoke_tasks
+from suite.cli.check import CODES, TAKES, _targets, smoke_tasks
 
 Levelfield = Callable[..., tuple[int, str, str]]
 
@@ -384,6 +384,12 @@ def test_a_file_that_does_not_parse_is_refused_at_once(levelfield: Levelfield, t
     assert (code, out) == (2, "")
     assert f"{file}:9: " in err
     assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(("name", "what"), [("", "is a folder"), ("none.py", "is not there"), ("none", "is not there")])
+def test_what_is_no_file_is_told_apart(name: str, what: str, levelfield: Levelfield, tmp_path: Path) -> None:
+    code, _, err = levelfield("check", tmp_path / name)
+    assert (code, err) == (2, f"levelfield: {tmp_path / name} {what}; {TAKES}\n")
 
 
 def test_a_file_that_takes_a_registered_name_is_refused_at_once(levelfield: Levelfield, tmp_path: Path) -> None:
