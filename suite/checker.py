@@ -62,6 +62,8 @@ def check_contracts(method: str, seconds: float = TIME_LIMIT, sandbox: Sandbox =
     A method that hangs, dies or takes all memory gives a finding; the caller
     is not harmed.
     """
+    from suite.store.files import remove_tree  # which needs pyarrow; the process that checks does not
+
     with tempfile.TemporaryDirectory() as own, tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         command = [sys.executable, "-m", "suite.checker", method, *([own] if sandbox.landlock else [])]
         process = subprocess.Popen(
@@ -78,6 +80,7 @@ def check_contracts(method: str, seconds: float = TIME_LIMIT, sandbox: Sandbox =
             code = None
         finally:
             _kill(process)
+            remove_tree(Path(own))
         out.seek(0)
         events = [json.loads(line) for line in out if line.endswith(b"\n")]
         size = err.seek(0, os.SEEK_END)

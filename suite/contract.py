@@ -291,6 +291,8 @@ def schedule_is_a_multiplier(method: Method) -> None:
     for total in (1, 10, 1000.0):
         for i in range(101):
             value = schedule(i / 101 * total, total)
+            number = isinstance(value, int | float | np.number) or (isinstance(value, Tensor) and value.ndim == 0)
+            _need(number, f"gives a {type(value).__name__}, not a number that multiplies the learning rate")
             _need(math.isfinite(value) and value >= 0, f"is {value} at {i / 101:.2f} of a budget of {total}")
 
 
@@ -301,11 +303,20 @@ def loss_is_a_mean(method: Method) -> None:
     targets = torch.randint(0, 5, (16,), generator=generator)
     for scale in (1.0, 50.0):
         start, logits, more = loss_arguments(method, scale, generator)
-        value = loss(logits, targets, **more)
-        _need(value.ndim == 0, f"gives shape {tuple(value.shape)}, not a scalar")
+        asked = targets.clone()
+        value = _scalar(loss(logits, targets, **more), "the logits")
+        _need(torch.equal(targets, asked), "changes the targets in place", "in-place")
         (gradient,) = torch.autograd.grad(value, start)
         good = bool(value.isfinite()) and bool(gradient.isfinite().all())
         _need(good, f"or its gradient is not finite for inputs of scale {scale:g}")
+
+
+def _scalar(value: Any, of: str) -> Tensor:
+    """What a loss gives: one number that can be differentiated."""
+    _need(isinstance(value, Tensor), f"gives a {type(value).__name__}, not a tensor")
+    _need(value.ndim == 0, f"gives shape {tuple(value.shape)}, not a scalar")
+    _need(value.requires_grad, f"does not depend on {of}: nothing would be learned from it")
+    return value
 
 
 def loss_arguments(
@@ -330,9 +341,13 @@ def norm_keeps_shape(method: Method) -> None:
     """(N, C, H, W) and (N, T, C) in, the same shape out, finite for a constant input."""
     for shape, features in (((4, 6, 5, 5), 6), ((4, 7, 6), 6)):
         module = method.make(features)
+        _need(isinstance(module, nn.Module), f"make(features) gives a {type(module).__name__}, not a torch.nn.Module")
         x = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+        before = x.clone()
         y = module(x)
         _need(y.shape == x.shape, f"takes {shape} to {tuple(y.shape)}", "shape")
+        _need(y.dtype == x.dtype, f"takes {x.dtype} to {y.dtype}; keep the input's dtype", "dtype")
+        _need(torch.equal(x, before), "changes its input in place; return a new tensor", "in-place")
         _need(bool(module(torch.ones(shape)).isfinite().all()), "is not finite for a constant input")
 
 
@@ -354,6 +369,73 @@ def init_fills(method: Method) -> None:
     _need(torch.equal(results[0], results[1]), "draws from elsewhere than the given generator")
 
 
+def block_keeps_shape(method: Method) -> None:
+    """(N, T, C) in, the same shape and dtype out."""
+    _tokens_in_tokens_out(method.make(8, 16, lambda width: nn.GELU()))
+
+
+def attention_keeps_shape_and_order(method: Method) -> None:
+    """(N, T, C) in, the same shape and dtype out; a causal one reads no later token."""
+    module = method.make(8, 2, True)
+    x, y = _tokens_in_tokens_out(module)
+    with torch.no_grad():
+        later = torch.cat([x[:, :4], 1.0 - x[:, 4:]], 1)
+        same = torch.allclose(module(later)[:, :4], y[:, :4], rtol=1e-4, atol=1e-5)
+    _need(same, "reads later tokens though it is to be causal; mask them")
+
+
+def _tokens_in_tokens_out(module: Any) -> tuple[Tensor, Tensor]:
+    _need(isinstance(module, nn.Module), f"gives a {type(module).__name__}, not a torch.nn.Module")
+    x = torch.randn(2, 6, 8, generator=torch.Generator().manual_seed(0))
+    before = x.clone()
+    y = module(x)
+    _need(y.shape == x.shape, f"takes {tuple(x.shape)} to {tuple(y.shape)}", "shape")
+    _need(y.dtype == x.dtype, f"takes {x.dtype} to {y.dtype}; keep the input's dtype", "dtype")
+    _need(torch.equal(x, before), "changes its input in place; return a new tensor", "in-place")
+    return x, y
+
+
+def penalty_is_a_scalar(method: Method) -> None:
+    """A function without arguments that gives a finite scalar."""
+    penalty = method.make(_problem()[0])
+    _need(callable(penalty), f"gives a {type(penalty).__name__}, not a function that gives the penalty")
+    value = penalty()
+    _need(isinstance(value, Tensor), f"its penalty is a {type(value).__name__}, not a tensor")
+    _need(value.ndim == 0, f"its penalty has shape {tuple(value.shape)}, not that of a scalar")
+    _need(bool(value.isfinite()), "its penalty is not finite", "not-finite")
+
+
+def average_is_of_the_weights(method: Method) -> None:
+    """Weights to evaluate with are finite, under names and of shapes that the model has."""
+    model, *_ = _problem()
+    averager = method.make(model)
+    for step in range(4):
+        averager.update(step + 1.0, 4.0)
+    known = model.state_dict()
+    average = averager.weights()
+    for name, tensor in (average or {}).items():
+        _need(name in known, f"gives weights named {name!r}, which the model does not have")
+        _need(tensor.shape == known[name].shape, f"gives {name} of shape {tuple(tensor.shape)}", "shape")
+        _need(bool(tensor.isfinite().all()), f"gives {name} values that are not finite", "not-finite")
+
+
+def keeps_examples(method: Method) -> None:
+    """`subset` gives indices of examples, at least one, the same from the same generator; it changes no example."""
+    inputs, targets = torch.rand(64, 8, generator=torch.Generator().manual_seed(0)), torch.arange(64) % 4
+    before = inputs.clone(), targets.clone()
+    drawn = [method.make().subset(inputs, targets, torch.Generator().manual_seed(1)) for _ in range(2)]
+    rows = drawn[0]
+    _need(isinstance(rows, Tensor), f"subset gives a {type(rows).__name__}, not a tensor of indices")
+    _need(
+        rows.dtype == torch.long and rows.ndim == 1, f"subset gives {rows.dtype} {tuple(rows.shape)}; 1-d int64 it is"
+    )
+    _need(len(rows) > 0, "subset keeps no example at all")
+    _need(bool((rows >= 0).all() and (rows < 64).all()), "subset gives indices beyond the examples there are")
+    _need(torch.equal(*drawn), "subset draws from elsewhere than the given generator", "nondeterministic")
+    untouched = torch.equal(inputs, before[0]) and torch.equal(targets, before[1])
+    _need(untouched, "changes the training examples in place", "in-place")
+
+
 # ---------------------------------------------------------------- objectives
 
 
@@ -363,8 +445,7 @@ def objective_reads_only_what_was_generated(method: Method) -> None:
     batch, logp, entropy = _rollouts()
     logp = logp.requires_grad_()
     more = (entropy,) if getattr(objective, "needs_entropy", False) else ()
-    value = objective.loss(batch, logp, *more)
-    _need(value.ndim == 0, f"gives shape {tuple(value.shape)}, not a scalar")
+    value = _scalar(objective.loss(batch, logp, *more), "the log-probabilities")
     (gradient,) = torch.autograd.grad(value, logp)
     finite = bool(value.isfinite()) and bool(gradient.isfinite().all())
     _need(finite, "or its gradient is not finite on two prompts of four completions; NaN stands off the mask")
@@ -396,6 +477,11 @@ _BY_SLOT: dict[str, list[Contract]] = {
     "loss": [loss_is_a_mean],
     "norm": [norm_keeps_shape],
     "init": [init_fills],
+    "block": [block_keeps_shape],
+    "attention": [attention_keeps_shape_and_order],
+    "regularizer": [penalty_is_a_scalar],
+    "averaging": [average_is_of_the_weights],
+    "data": [keeps_examples],
     "objective": [objective_reads_only_what_was_generated],
     "offline-objective": [objective_reads_only_what_was_generated],
 }  # fmt: skip

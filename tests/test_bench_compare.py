@@ -56,7 +56,7 @@ def test_a_renamed_or_missing_id_fails_however_fast_it_is() -> None:
     assert compare(BASE, [{ID: BASE[ID]}]).verdict == FAIL
 
 
-@pytest.mark.parametrize("value", [math.nan, math.inf, None, "fast", True])
+@pytest.mark.parametrize("value", [math.nan, math.inf, 10**400, None, "fast", True])
 @pytest.mark.parametrize(("key", "question"), [("flops", "flops"), ("ratio", "ratio")])
 def test_what_is_not_a_number_fails_on_either_side(key: str, question: str, value: object) -> None:
     assert held(changed(**{key: value}))[ID, question].verdict == FAIL
@@ -147,6 +147,9 @@ def test_the_command_reports_in_every_form(levelfield: Levelfield, tmp_path: Pat
         ("no json", "not JSON"),
         ("[]", "not the JSON of pytest-benchmark"),
         ('{"benchmarks": 3}', "not the JSON of pytest-benchmark"),
+        ('{"benchmarks": [{"fullname": 3}]}', "not the JSON of pytest-benchmark"),
+        ('{"benchmarks": [{"fullname": "a::b", "extra_info": [1]}]}', "not the JSON of pytest-benchmark"),
+        ("[" * 100_000, "not JSON"),
         ('{"benchmarks": []}', "holds no benchmark"),
         ('{"benchmarks": [{"fullname": "a::b"}, {"fullname": "a::b"}]}', "stands in it twice"),
     ],
@@ -161,6 +164,13 @@ def test_a_file_that_is_something_else_is_an_error(
         assert code == 2
         assert word in err
     assert levelfield("bench", "compare", a, tmp_path / "none.json")[0] == 2
+
+
+@pytest.mark.parametrize("margin", [0.0, -0.5, -1.0, math.nan, math.inf])
+def test_a_margin_that_is_none_is_an_error(levelfield: Levelfield, tmp_path: Path, margin: float) -> None:
+    a = write(tmp_path / "a.json", BASE)
+    code, _, err = levelfield("bench", "compare", a, a, f"--margin={margin}")
+    assert (code, "--margin takes a growth above 0" in err) == (2, True)
 
 
 def test_what_pytest_benchmark_writes_is_read(tmp_path: Path) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
+import operator
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +13,7 @@ import pytest
 
 import suite
 from suite.checker import Finding, check_contracts
-from suite.cli.check import CODES, _targets, smoke_tasks
+from suite.cli.check import CODES, TAKES, _targets, smoke_tasks
 
 Levelfield = Callable[..., tuple[int, str, str]]
 
@@ -186,6 +188,74 @@ def test_a_broken_optimizer_is_told_apart_by_name_and_message(case: str, entry: 
     raise AssertionError(f"no contract {broken}")
 
 
+# Other slots: decorator, base class ("" for a function), arguments, body, kind, what the message says.
+OTHERS = {
+    "schedule without a number": ("schedule", "", "step, total", "pass", "broken", "gives a NoneType, not a number"),
+    "loss without a tensor": ("loss", "", "logits, targets", "return 0.0", "broken", "gives a float, not a tensor"),
+    "constant loss": ("loss", "", "x, y", "return torch.zeros(())", "broken", "does not depend on the logits"),
+    "loss that writes": (
+        "loss", "", "x, y", "y.zero_()\nreturn nn.functional.cross_entropy(x, y)", "in-place", "changes the targets",
+    ),
+    "norm that is none": ("norm", "", "features", "return 3", "broken", "gives a int, not a torch.nn.Module"),
+    "norm that writes": ("norm", "", "features", "return nn.ReLU(inplace=True)", "in-place", "its input in place"),
+    "norm in float64": (
+        "norm", "", "features",
+        "class N(nn.Module):\n    def forward(self, x): return x.double()\nreturn N()", "dtype", "to torch.float64",
+    ),
+    "constant objective": (
+        "objective", "Objective", "", "def loss(self, batch, logp): return torch.zeros(())", "broken",
+        "does not depend on the log-probabilities",
+    ),
+    "block of another width": (
+        "block", "", "features, hidden, activation", "return nn.Linear(features, hidden)", "shape", "to (2, 6, 16)",
+    ),
+    "attention that looks ahead": (
+        "attention", "", "features, heads, causal",
+        "class M(nn.Module):\n    def forward(self, x): return x + x.mean(1, keepdim=True)\nreturn M()", "broken",
+        "reads later tokens",
+    ),
+    "penalty that is no function": ("regularizer", "", "model", "return 0.0", "broken", "a float, not a function"),
+    "penalty of three numbers": ("regularizer", "", "model", "return lambda: torch.ones(3)", "broken", "shape (3,)"),
+    "average of unknown names": (
+        "averaging", "Averager", "", "def weights(self): return {'a': torch.ones(1)}", "broken", "named 'a', which",
+    ),
+    "average that is not finite": (
+        "averaging", "Averager", "", "def weights(self): return {n: t / 0 for n, t in self.tensors().items()}",
+        "not-finite", "values that are not finite",
+    ),
+    "data beyond the data": (
+        "data_method", "DataMethod", "", "def subset(self, x, y, generator): return torch.arange(99)", "broken",
+        "indices beyond the examples",
+    ),
+    "data without rows": (
+        "data_method", "DataMethod", "", "def subset(self, x, y, generator): return torch.arange(0)", "broken",
+        "keeps no example",
+    ),
+    "data by chance": (
+        "data_method", "DataMethod", "", "def subset(self, x, y, generator): return torch.randperm(64)",
+        "nondeterministic", "draws from elsewhere",
+    ),
+}  # fmt: skip
+BASES = {"Objective": "suite.train.objective", "Averager": "suite.train.average", "DataMethod": "suite.train.data"}
+
+
+@pytest.mark.parametrize("case", OTHERS)
+def test_a_broken_method_of_another_slot_is_told_what_is_wrong(case: str, entry: Callable[..., Path]) -> None:
+    from suite.contract import ContractError, contracts
+
+    decorator, base, arguments, lines, kind, message = OTHERS[case]
+    head = f"import torch\nfrom torch import nn\nfrom suite import {decorator}\n"
+    head += f"from {BASES[base]} import {base}\n" if base else ""
+    head += f"@{decorator}('broken-one')\n"
+    head += f"class Broken({base}):\n" if base else f"def broken({arguments}):\n"
+    entry(head + "    '''Broken on purpose.'''\n" + "".join(f"    {line}\n" for line in lines.splitlines()))
+    method = suite.method("broken-one")
+    held = [functools.partial(contract, method) for contract in contracts(method)]
+    with pytest.raises(ContractError) as told:
+        list(map(operator.call, held))
+    assert (told.value.kind, message in str(told.value)) == (kind, True), told.value
+
+
 def test_a_default_that_the_factory_does_not_take_is_named(entry: Callable[..., Path]) -> None:
     from suite.contract import ContractError, described
 
@@ -314,6 +384,12 @@ def test_a_file_that_does_not_parse_is_refused_at_once(levelfield: Levelfield, t
     assert (code, out) == (2, "")
     assert f"{file}:9: " in err
     assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(("name", "what"), [("", "is a folder"), ("none.py", "is not there"), ("none", "is not there")])
+def test_what_is_no_file_is_told_apart(name: str, what: str, levelfield: Levelfield, tmp_path: Path) -> None:
+    code, _, err = levelfield("check", tmp_path / name)
+    assert (code, err) == (2, f"levelfield: {tmp_path / name} {what}; {TAKES}\n")
 
 
 def test_a_file_that_takes_a_registered_name_is_refused_at_once(levelfield: Levelfield, tmp_path: Path) -> None:

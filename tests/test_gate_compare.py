@@ -14,6 +14,7 @@ from suite.gate.compare import Gate
 from suite.gate.quality import FAIL, INCONCLUSIVE, PASS, Verdict
 from suite.gate.report import Report
 from suite.gate.sides import Cell, GateError, Listing, Stored, Tree
+from suite.registry import registry
 
 REFERENCE = Cell("smoke", "toy", "reference", "{}", 3.0)
 MINE = Cell("smoke", "toy", "mine", "{}", 3.0)
@@ -147,6 +148,15 @@ def test_the_ladder_of_the_reference_is_no_cell() -> None:
     head = tree()
     Gate(stored(2, cells=(*rungs, MINE)), head, cost=0.0).report()
     assert set(head.asked[0]) == {REFERENCE, MINE}
+
+
+def test_the_ladder_of_the_reference_is_no_cell_of_two_results_folders_either() -> None:
+    budget = float(registry().task("digits-cnn").tiers["smoke"].budget)
+    rungs = [Cell("smoke", "digits-cnn", "reference", "{}", budget * part) for part in (0.25, 0.5, 1.0)]
+    sides = [stored(2, cells=tuple(rungs)) for _ in range(2)]
+    questions = [v.question for v in Gate(*sides, cost=0.0).report().verdicts]
+    assert "quality" in questions
+    assert len(questions) == len(set(questions))
 
 
 def test_several_rows_of_a_seed_count_as_the_latest() -> None:

@@ -24,6 +24,7 @@ CODES = {
     "forbidden": 24, "name": 25,
 }  # fmt: skip
 RUN_LIMIT = 40.0
+TAKES = "check takes a method's name or a Python file that registers methods"
 
 
 def check(
@@ -53,6 +54,8 @@ def check(
 
 def _targets(target: str) -> list[Method]:
     if target.endswith(".py") or "/" in target:
+        if not Path(target).is_file():
+            raise ValueError(f"{target} is {'a folder' if Path(target).is_dir() else 'not there'}; {TAKES}")
         path = str(add_entry_file(target))
         known = registry()
         mine = [m for m in known.methods.values() if m.path == path]

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from suite.trust.bundle import Bundle
     from suite.trust.verify import Rerun, Verification
 
+# Columns of a step-cost measurement, which a rerun does not repeat.
+_MEASURED = ("cost_ratio", "cost_low", "cost_high", "cost_precise", "flops", "elementwise", "saved_bytes")
+
 
 def verify(
     bundle: Annotated[Path, typer.Argument(help="A file of `levelfield submit`.")],
@@ -167,7 +170,7 @@ class Examiner:
 
         here = {r.fresh["run_id"]: dict(r.fresh) for v in found for r in v.reruns}
         known = set(read(results).table["run_id"].to_pylist())
-        unmeasured = dict.fromkeys(("cost_ratio", "cost_low", "cost_high", "cost_precise"))
+        unmeasured = dict.fromkeys(_MEASURED)
         chosen = {i: here.get(i) or {**self.stored[i], **unmeasured} for i in self.specs}
         return [row for i, row in chosen.items() if i not in known or row["method"] != REFERENCE]
 

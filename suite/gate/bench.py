@@ -36,7 +36,7 @@ def read(path: Path) -> dict[str, Extra]:
 def _load(path: Path) -> dict[str, Any]:
     try:
         data = json.loads(path.read_text())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: not JSON ({error}); write it with pytest --benchmark-json") from None
     if not isinstance(data, dict):
         raise ValueError(f"{path}: not the JSON of pytest-benchmark; write it with pytest --benchmark-json")
@@ -45,11 +45,20 @@ def _load(path: Path) -> dict[str, Any]:
 
 def _entries(data: Mapping[str, Any], path: Path) -> list[dict[str, Any]]:
     entries = data.get("benchmarks")
-    if not isinstance(entries, list) or any(not isinstance(e, dict) or "fullname" not in e for e in entries):
+    if not isinstance(entries, list) or not all(map(_is_benchmark, entries)):
         raise ValueError(f"{path}: not the JSON of pytest-benchmark; write it with pytest --benchmark-json")
     if not entries:
         raise ValueError(f"{path}: holds no benchmark: did pytest collect any?")
     return entries
+
+
+def _is_benchmark(entry: Any) -> bool:
+    """Whether an entry has a name, and what it left beside its times has keys."""
+    return (
+        isinstance(entry, dict)
+        and isinstance(entry.get("fullname"), str)
+        and isinstance(entry.get("extra_info"), dict | None)
+    )
 
 
 def compare(base: Mapping[str, Extra], heads: Sequence[Mapping[str, Extra]], margin: float = TIME_MARGIN) -> Report:
@@ -67,6 +76,8 @@ def compare(base: Mapping[str, Extra], heads: Sequence[Mapping[str, Extra]], mar
     heads : one or more measurements of head; the first holds the counters.
     margin : growth of a time ratio that counts.
     """
+    if not 0 < margin < math.inf:
+        raise ValueError(f"--margin takes a growth above 0 (0.1 is 10%), got {margin:g}")
     verdicts: list[Verdict] = []
     notes: list[str] = []
     head = heads[0]
@@ -147,7 +158,8 @@ COLUMNS = ("time", "commit", "benchmark", "key", "value")
 def trend_rows(path: Path) -> list[tuple[str, str, str, str, float]]:
     """One row a number that a benchmark left in its extra_info: (time, commit, benchmark, key, value)."""
     data = _load(path)
-    time, commit = str(data.get("datetime", "")), str((data.get("commit_info") or {}).get("id", ""))
+    stated = data.get("commit_info")
+    time, commit = str(data.get("datetime", "")), str(stated.get("id", "")) if isinstance(stated, dict) else ""
     return [
         (time, commit, entry["fullname"], key, float(value))
         for entry in sorted(_entries(data, path), key=lambda e: e["fullname"])

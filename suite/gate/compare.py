@@ -295,6 +295,9 @@ def _check_names(kind: str, wanted: Sequence[str], base: Sequence[str], head: Se
 def _wanted(cell: Cell, head: Listing) -> bool:
     """Whether a cell is a method's result; the reference at other budgets is the ladder, and no method's."""
     budget = head.facts.get((cell.tier, cell.task), {}).get("budget")
+    info = registry().find_task(cell.task)
+    if budget is None and info and cell.tier in info.tiers:  # stored on both sides
+        budget = float(info.tiers[cell.tier].budget)
     return cell.method != REFERENCE or budget in (None, cell.budget)
 
 

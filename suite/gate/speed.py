@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,8 +23,8 @@ TIME_MARGIN, TIME_MARGIN_CUDA = 0.10, 0.05
 
 
 def known(value: Any) -> bool:
-    """Whether a count is there: a finite number."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    """Whether a count is there: a finite number, no greater than a float can be."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
 def counters(task: str, method: str, base: Mapping[str, Any], head: Mapping[str, Any], **more: Any) -> list[Verdict]:

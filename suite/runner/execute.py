@@ -99,7 +99,7 @@ def train(
         outcome.status, outcome.message = "skipped", str(error)
     except traps.Tampered as error:
         outcome = Outcome("error", f"{REFUSED}{error}", started=outcome.started)
-    except Exception as error:  # whatever a method does wrong is a result
+    except (Exception, SystemExit) as error:  # whatever a method does wrong is a result
         outcome.status, outcome.message = _failure(error)
     if outcome.status != "ok":
         predictions = {}
@@ -190,7 +190,7 @@ def _require(spec: RunSpec) -> None:
             raise Skipped(f"{choice.method} needs the package {package}: pip install {package}")
 
 
-def _failure(error: Exception) -> tuple[str, str]:
+def _failure(error: BaseException) -> tuple[str, str]:
     import torch
 
     text = f"{type(error).__name__}: {error}"

@@ -10,7 +10,6 @@ import contextlib
 import fcntl
 import json
 import os
-import shutil
 import sys
 import time
 from collections import deque
@@ -25,7 +24,7 @@ from suite.registry import module_name
 from suite.runner.lease import Leases
 from suite.runner.link import Link, events, log_tail
 from suite.runner.spec import RunSpec
-from suite.store.files import StoreError, is_left_behind, owner, write_bytes
+from suite.store.files import StoreError, is_left_behind, owner, remove_tree, write_bytes
 from suite.trust.sandbox import OFF, Sandbox
 from suite.trust.scoring import Refused, read_cost
 
@@ -203,7 +202,7 @@ class Pool:
 
     def _clear_work(self) -> None:
         for work in (self.out / ".work").glob(f"*={owner()}"):
-            shutil.rmtree(work, ignore_errors=True)
+            remove_tree(work)
         clear(self.out)
 
     def _costs(self, specs: Iterable[RunSpec], seconds: float) -> dict[str, dict[str, Any]]:
@@ -463,7 +462,7 @@ def clear(out: Path) -> None:
                 leftover.unlink(missing_ok=True)
     for work in (out / ".work").glob("*=*"):
         if is_left_behind(work.name.rpartition("=")[2], work):
-            shutil.rmtree(work, ignore_errors=True)
+            remove_tree(work)
     with contextlib.suppress(OSError):  # in use, or not there
         (out / ".work").rmdir()
 

@@ -22,7 +22,6 @@ import importlib
 import json
 import os
 import select
-import shutil
 import signal
 import sys
 import time
@@ -33,7 +32,9 @@ from typing import Any
 
 from suite.runner.pool import HELD, TRAINS_ONLY
 from suite.runner.spec import RunSpec
-from suite.runner.worker import fork, many_scorings, one_job
+from suite.runner.worker import LOG_LIMIT, fork, many_scorings, one_job
+from suite.store.files import remove_tree
+from suite.trust.scoring import Refused, open_plain
 from suite.trust.traps import seals
 
 WATCH_SECONDS = 0.05  # between looks at limits
@@ -164,7 +165,7 @@ class Server:
             self._score(request)
         else:
             folder = Path(request["folder"])
-            shutil.rmtree(folder, ignore_errors=True)
+            remove_tree(folder)
             folder.mkdir(parents=True)
             self._give(self._idle(scorer=False), Job(kind, request, request["limit"]))
             if kind == "run":
@@ -341,12 +342,13 @@ def _resident(pid: int) -> int:
 
 
 def _tail(path: Path, size: int = 1500) -> str:
+    """End of a run's log, which the run may have put something else in the place of."""
     try:
-        with open(path, "rb") as log:
+        with open_plain(path, LOG_LIMIT) as log:
             log.seek(max(0, log.seek(0, os.SEEK_END) - size))
             return log.read().decode(errors="replace")
-    except OSError:
-        return ""
+    except (OSError, Refused) as error:
+        return f"it {error}" if isinstance(error, Refused) else ""
 
 
 def _warm() -> None:

@@ -11,7 +11,6 @@ import ctypes
 import json
 import os
 import resource
-import shutil
 import signal
 import sys
 import traceback
@@ -165,15 +164,15 @@ def _fail(request: Request) -> str:
 def _store(request: Request, row: Mapping[str, Any]) -> str:
     """Write a run's row; a skipped run's goes to a name of its own, so that a later plan tries it again."""
     from suite.runner.pool import row_path
-    from suite.store.files import write_rows
+    from suite.store.files import remove_tree, write_rows
 
     out = Path(request["row"]).parent.parent
     write_rows(row_path(out, row["run_id"], row["status"]), [row])
     if row["status"] != "skipped":
         row_path(out, row["run_id"], "skipped").unlink(missing_ok=True)
     if request.get("checkpoint"):
-        shutil.rmtree(Path(request["checkpoint"]).parent, ignore_errors=True)
-    shutil.rmtree(request["folder"], ignore_errors=True)
+        remove_tree(Path(request["checkpoint"]).parent)
+    remove_tree(Path(request["folder"]))
     return row["status"]
 
 

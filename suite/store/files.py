@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import shutil
 import socket
 import time
+import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -79,6 +81,32 @@ def write_bytes(path: Path, data: bytes, durable: bool = True) -> None:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
         raise StoreError(f"{path}: cannot be written ({error.strerror}); free space or choose another --out") from None
+
+
+def remove_tree(folder: Path) -> None:
+    """Remove a folder that somebody may have filled to be in the way: of any depth, links not followed.
+
+    What cannot be removed stays.
+    """
+    try:
+        shutil.rmtree(folder, ignore_errors=True)
+    except RecursionError:
+        _flatten(folder)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _flatten(folder: Path) -> None:
+    """Move the folders within folders up, so that no path is long, and remove what they lay in."""
+    pending = [Path(entry.path) for entry in os.scandir(folder) if entry.is_dir(follow_symlinks=False)]
+    while pending:
+        above = pending.pop()
+        with contextlib.suppress(OSError):
+            for entry in list(os.scandir(above)):
+                if entry.is_dir(follow_symlinks=False):
+                    moved = folder / uuid.uuid4().hex
+                    os.rename(entry.path, moved)
+                    pending.append(moved)
+        shutil.rmtree(above, ignore_errors=True)
 
 
 @functools.cache

@@ -16,7 +16,7 @@ from scipy.special import ndtri
 from suite.fingerprint import method_hash, task_hash
 from suite.recipe import REFERENCE
 from suite.registry import Method, RegistryError, TaskInfo, add_entry_file, registry, scan
-from suite.runner.execute import facts_of
+from suite.runner.execute import curve_digest, facts_of
 from suite.runner.spec import RunSpec
 from suite.stats import tost
 from suite.trust.bundle import BadBundle, Bundle, source_files, unpack
@@ -26,6 +26,7 @@ REPRODUCED, NOT_REPRODUCED, INCONCLUSIVE = "reproduced", "not reproduced", "inco
 EXIT = {REPRODUCED: 0, NOT_REPRODUCED: 1, INCONCLUSIVE: 4}
 MARGIN = 2.0  # seed standard deviations that a rerun may be off
 RERUNS = 5  # runs of a task that are made again where the first is not bit-identical
+COUNTS = ("spent", "steps", "passes", "examples", "parameters")
 _ELSEWHERE = ("timeout", "oom", "skipped")  # ends that say more of the machine than of the method
 
 Row = Mapping[str, Any]
@@ -129,7 +130,33 @@ def _spec(row: Row) -> RunSpec:
     score = row["score"]
     if row["status"] == "ok" and (score is None or not math.isfinite(score)):
         raise BadBundle(f"{name} is ok and has no score")
+    if problem := disagreement(row, spec.info.tiers[spec.tier].evals):
+        raise BadBundle(f"{name} {problem}")
     return spec
+
+
+def disagreement(row: Row, evals: int) -> str:
+    """How a row's own numbers disagree, as those of no run do; "" when they agree.
+
+    Parameters
+    ----------
+    evals : evaluations of its curve after the one at the start.
+    """
+    curve: list[dict[str, Any]] = row["curve"] or []
+    if any(point is None or None in (point["spent"], point["steps"], point["examples"]) for point in curve):
+        return "has a curve with empty points"
+    if row["digest"] != curve_digest(curve, row["score"]):
+        return "states a digest that is not of its curve and its score"
+    if row["status"] != "ok":
+        return ""
+    if dict(row["metrics"] or ()).get(row["metric"]) != row["score"]:
+        return "states two scores: one alone, another among its metrics"
+    marks = [row["budget"] * i / evals for i in range(evals + 1)]
+    on_time = len(curve) <= len(marks) and all(p["spent"] >= m for p, m in zip(curve, marks, strict=False))
+    if not curve or not on_time or curve[-1]["spent"] < row["budget"]:
+        return f"has a curve that is not of {evals} evaluations over its budget"
+    ends = ("spent", "steps", "examples")
+    return "" if all(curve[-1][k] == row[k] for k in ends) else "ends elsewhere than its curve"
 
 
 def draw(specs: Mapping[str, RunSpec], every_task: bool, dice: random.Random) -> list[tuple[str, list[int]]]:
@@ -158,6 +185,27 @@ class Rerun:
         stored, fresh = self.stored, self.fresh
         return stored["status"] == fresh["status"] and (stored["status"] != "ok" or stored["digest"] == fresh["digest"])
 
+    @property
+    def misstated(self) -> str:
+        """What a finished run states that the same run here, equal to the last bit, has otherwise; "" for nothing."""
+        stored, fresh = self.stored, self.fresh
+        if not self.same or stored["status"] != "ok":
+            return ""
+        for name in COUNTS:
+            if stored[name] != fresh[name]:
+                return f"{name} = {stored[name]}; this run has {fresh[name]}"
+        for name in ("metrics", "val_metrics"):
+            if not _alike(dict(stored[name] or ()), dict(fresh[name] or ())):
+                return f"other {name} than this run has"
+        places = [[[p[k] for k in ("spent", "steps", "examples")] for p in row["curve"]] for row in (stored, fresh)]
+        return "" if places[0] == places[1] else "a curve whose evaluations are elsewhere"
+
+
+def _alike(stated: Mapping[str, float], found: Mapping[str, float]) -> bool:
+    """Whether metrics are the same to single precision, which is what a digest covers."""
+    same = stated.keys() == found.keys() and not any(v is None for v in stated.values())
+    return same and np.allclose([*stated.values()], [found[name] for name in stated], 1e-5, 1e-9, True)
+
 
 @dataclass(frozen=True)
 class Verification:
@@ -185,9 +233,10 @@ class Verification:
 def judge(info: TaskInfo, tier: str, reruns: Sequence[Rerun], spread: float = math.nan) -> Verification:
     """Hold runs made here against the bundle's, of one method on one task.
 
-    Equal digests settle it: bit for bit, nobody wrote these rows by hand. Else
-    the paired differences are held against `MARGIN` seed standard deviations
-    by two one-sided tests: a claim that is off by so much passes in at most 5%
+    Equal digests settle it where the counts and metrics beside them are those
+    of the run too: bit for bit, nobody wrote these rows by hand. Else the
+    paired differences are held against `MARGIN` seed standard deviations by
+    two one-sided tests: a claim that is off by so much passes in at most 5%
     of cases.
 
     Parameters
@@ -195,6 +244,10 @@ def judge(info: TaskInfo, tier: str, reruns: Sequence[Rerun], spread: float = ma
     spread : seed standard deviation where the task states none.
     """
     made = tuple(reruns)
+    for rerun in made:
+        if wrong := rerun.misstated:
+            rule = f"seed {rerun.stored['seed']}, bit-identical, states {wrong}"
+            return Verification(NOT_REPRODUCED, rule, reruns=made)
     if all(rerun.same for rerun in made):
         return Verification(REPRODUCED, f"{_count(made)} bit-identical", reruns=made)
     for rerun in made:

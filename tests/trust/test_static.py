@@ -58,6 +58,26 @@ REFUSED = {
     "from suite.seeds import seed_for": FORBIDDEN,
     "def f():\n    global known\n    known = 1": FORBIDDEN,
     "from . import helper": FORBIDDEN,
+    "import random\nrandom._os.system('x')": FORBIDDEN,
+    "from contextlib import sys": FORBIDDEN,
+    "import torch.nn as nn\nnn.modules.module.torch.save(1, 'x')": FORBIDDEN,
+    "from suite.train.loop import time": CLOCK,
+    "from suite.train.warmstart import cache": FORBIDDEN,
+    "from torch import *": FORBIDDEN,
+    "import torch\nt = torch\nt.save(1, 'x')": FORBIDDEN,
+    "import torch\ndef f(t=torch):\n    t.save(1, 'x')": FORBIDDEN,
+    "import torch\nmatch torch:\n    case object(save=f):\n        f(1, 'x')": FORBIDDEN,
+    "import functools, torch\nfunctools.partial(getattr, torch.nn)": FORBIDDEN,
+    "put = setattr": FORBIDDEN,
+    "from operator import attrgetter": FORBIDDEN,
+    "from torch import nn\nvars(nn)['Linear']": FORBIDDEN,
+    "import torch\nvars(torch.nn.functional).update(relu=None)": FORBIDDEN,
+    "import torch.nn.functional as F\nF.__dict__['relu']": FORBIDDEN,
+    "import torch.nn.functional as F\nfor F.relu in (None,):\n    pass": FORBIDDEN,
+    "import torch.nn.functional as F\nwith open_one as F.relu:\n    pass": FORBIDDEN,
+    "from torch import nn\ntype.__setattr__(nn.Linear, 'forward', None)": FORBIDDEN,
+    "from torch.overrides import TorchFunctionMode": FORBIDDEN,
+    "def f(x):\n    x.numpy().tofile('a')": FORBIDDEN,
     "import some_package": FORBIDDEN,
 }
 FINE = [
@@ -71,6 +91,10 @@ FINE = [
     "import torch\nwith torch.no_grad():\n    x = torch.ones(1)\n    x.grad = None",
     "class A:\n    def f(self, group):\n        self.time = 1\n        group['lr'] = self.time\n        time = 2\n        return time",
     "def f(x):\n    return getattr(x, 'width_factor', 1)",
+    "import numpy as np\nnp.select([np.ones(1) > 0], [1.0])",
+    "import scipy.signal\nscipy.signal.lfilter([1.0], [1.0], [1.0])",
+    "import torch\nfrom torch import nn\nx = getattr(torch, 'float32') if hasattr(nn, 'RMSNorm') else None",
+    "class A:\n    def f(self, name):\n        setattr(self, name, vars(self))\n        self.rows[0] = self.__dict__",
 ]
 
 

@@ -20,14 +20,24 @@ from leaderboard.model import build
 from suite.cli.verify import Examiner
 from suite.fingerprint import source_hash
 from suite.registry import registry
-from suite.runner.execute import facts_of
+from suite.runner.execute import curve_digest, facts_of
 from suite.runner.pool import Pool
 from suite.runner.spec import RunSpec
 from suite.store.files import read
 from suite.trust import bundle as bundles
 from suite.trust.bundle import REFERENCE_ROWS, BadBundle
 from suite.trust.sandbox import OFF, unavailable
-from suite.trust.verify import INCONCLUSIVE, NOT_REPRODUCED, REPRODUCED, Rerun, draw, judge, settled, spread_of
+from suite.trust.verify import (
+    COUNTS,
+    INCONCLUSIVE,
+    NOT_REPRODUCED,
+    REPRODUCED,
+    Rerun,
+    draw,
+    judge,
+    settled,
+    spread_of,
+)
 
 Levelfield = Callable[..., tuple[int, str, str]]
 
@@ -258,7 +268,18 @@ def test_a_bundle_is_reproduced_in_the_sandbox(place: Place, levelfield: Levelfi
 
 def shifted(by: float) -> Callable[[dict[str, Any]], dict[str, Any]]:
     """Another environment's row: other bits, and a score that is off."""
-    return lambda row: {**row, "score": row["score"] + by, "digest": "elsewhere", "environment_hash": "elsewhere"}
+
+    def shift(row: dict[str, Any]) -> dict[str, Any]:
+        score = row["score"] + by
+        told = {"score": score, "metrics": [("mse", score)], "digest": curve_digest(row["curve"], score)}
+        return {**row, **told, "environment_hash": "elsewhere"}
+
+    return shift
+
+
+def earlier(row: dict[str, Any]) -> dict[str, Any]:
+    """A row that states half of the budget at each evaluation: twice as fast, with the digest as it was."""
+    return {**row, "curve": [{**point, "spent": point["spent"] / 2} for point in row["curve"]]}
 
 
 @pytest.mark.slow
@@ -363,6 +384,11 @@ def source(text: str) -> Callable[[Files], Any]:
         (lambda b: with_rows(b, lambda r: {**r, "run_id": r["run_id"][::-1]}), "states run_id"),
         (lambda b: with_rows(b, lambda r: {**r, "run_id": "x"}), "it holds a run twice"),
         (lambda b: with_rows(b, lambda r: {**r, "score": math.nan}), "is ok and has no score"),
+        (lambda b: with_rows(b, lambda r: {**r, "score": r["score"] / 2}), "a digest that is not of its curve and its"),
+        (lambda b: with_rows(b, lambda r: {**r, "metrics": [("mse", 0.0)]}), "states two scores"),
+        (lambda b: with_rows(b, earlier), "has a curve that is not of 2 evaluations over its budget"),
+        (lambda b: with_rows(b, lambda r: {**r, "steps": 3}), "ends elsewhere than its curve"),
+        (lambda b: with_rows(b, lambda r: {**r, "curve": [None]}), "has a curve with empty points"),
         (lambda b: with_rows(b, lambda r: {**r, "environment": "[" * 5000}), "cannot be one"),
         (lambda b: with_rows(b, lambda r: {**r, "status": "perfect"}), "unknown status"),
     ],
@@ -448,7 +474,9 @@ def pair(stored: float | None, fresh: float | None, same: bool = False, end: str
     """A stored and a fresh run; None is one that failed."""
 
     def row(score: float | None, digest: str) -> dict[str, Any]:
-        return {"seed": 0, "score": score, "digest": digest, "status": end if score is None else "ok", "message": "m"}
+        beside = {"metrics": [], "val_metrics": [], "curve": [], **dict.fromkeys(COUNTS, 1)}
+        end_ = end if score is None else "ok"
+        return {"seed": 0, "score": score, "digest": digest, "status": end_, "message": "m", **beside}
 
     return Rerun(row(stored, "a"), row(fresh, "a" if same else "b"))
 
@@ -477,6 +505,22 @@ def test_verdicts_follow_bits_then_ends_then_noise(info: Any) -> None:
         assert found.verdict == verdict, found.rule
     assert judge(info, "other", [pair(1.0, 1.0)]).rule == "not bit-identical, and the task's noise is not known"
     assert settled([judge(info, "quick", cases[0][0]), judge(info, "quick", cases[4][0])]) == INCONCLUSIVE
+
+
+def test_equal_bits_do_not_carry_what_stands_beside_them(place: Place, info: Any) -> None:
+    """The digest covers losses and scores; counts and further metrics are held against the rerun too."""
+    fresh = bundles.read(place.file).rows.to_pylist()[0]
+    assert judge(info, "quick", [Rerun(dict(fresh), fresh)]).verdict == REPRODUCED
+    forged = {
+        "passes": (1, "states passes = 1; this run has 20"),
+        "parameters": (7, "states parameters = 7; this run has 2"),
+        "val_metrics": ([("mse", 0.0)], "states other val_metrics"),
+        "metrics": ([*fresh["metrics"], ("accuracy", 1.0)], "states other metrics"),
+        "curve": ([{**p, "examples": 0} for p in fresh["curve"]], "a curve whose evaluations are elsewhere"),
+    }
+    for name, (value, told) in forged.items():
+        found = judge(info, "quick", [Rerun({**fresh, name: value}, fresh)])
+        assert (found.verdict, told in found.rule) == (NOT_REPRODUCED, True), found.rule
 
 
 def test_a_claim_that_is_off_by_the_margin_passes_in_at_most_a_twentieth_of_cases(info: Any) -> None:

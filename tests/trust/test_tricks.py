@@ -28,7 +28,8 @@ PLAN = [
     ("helmholtz", "trick-solution"), ("toy-long", "trick-name"), ("toy-long", "trick-name-twin"),
     *(("toy", name) for name in (
         "trick-forged-outcome", "trick-forged-hours", "trick-nested-outcome", "trick-linked-outcome",
-        "trick-huge-predictions", "trick-shape", "trick-not-a-number", "trick-daemon",
+        "trick-huge-predictions", "trick-shape", "trick-not-a-number", "trick-daemon", "trick-pipe-log",
+        "trick-linked-log", "trick-deep-folders", "trick-exit",
     )),
 ]  # fmt: skip
 
@@ -69,12 +70,22 @@ def played(tricks: Tricks) -> Played:
         ("trick-linked-outcome", "refused: it left no readable outcome.json"),
         ("trick-huge-predictions", "File too large"),
         ("trick-shape", "scoring failed: ValueError"),
+        ("trick-pipe-log", "exit code 3 in each of 3 attempts; last output: it left a log that is no ordinary file"),
+        ("trick-linked-log", "exit code 3 in each of 3 attempts; last output: it left no readable log"),
+        ("trick-deep-folders", "RuntimeError: deep enough"),
+        ("trick-exit", "SystemExit: 0"),
     ],
 )
 def test_a_trick_is_rejected_with_its_reason(method: str, message: str, played: Played) -> None:
     row = played[method]
     assert (row["status"], row["score"], row["metrics"]) == ("error", None, {})
     assert message in row["message"]
+
+
+def test_nothing_that_a_run_leaves_in_its_folder_is_in_the_way(played: Played) -> None:
+    """However deep, it is gone with the plan."""
+    assert played["trick-deep-folders"]["attempts"] == 1
+    assert sorted(path.name for path in played.out.iterdir()) == ["runs"]
 
 
 def test_the_parent_owns_the_clock(played: Played) -> None:

@@ -246,6 +246,46 @@ class LinkedOutcome(Relu):
         os._exit(0)
 
 
+@activation("trick-pipe-log")
+class PipeLog(Relu):
+    """Leaves a pipe that nobody writes to instead of its log."""
+
+    def forward(self, x):
+        (run_folder() / "log").unlink()
+        os.mkfifo(run_folder() / "log")
+        os._exit(3)
+
+
+@activation("trick-linked-log")
+class LinkedLog(Relu):
+    """Leaves a link to somebody else's file instead of its log."""
+
+    def forward(self, x):
+        (run_folder() / "log").unlink()
+        os.symlink(PLACE / "cheats.py", run_folder() / "log")
+        os._exit(3)
+
+
+@activation("trick-deep-folders")
+class DeepFolders(Relu):
+    """Leaves more folders within folders than a recursion can follow."""
+
+    def forward(self, x):
+        os.chdir(run_folder())
+        for _ in range(2000):
+            os.mkdir("d")
+            os.chdir("d")
+        raise RuntimeError("deep enough")
+
+
+@activation("trick-exit")
+class Exit(Relu):
+    """Leaves the interpreter."""
+
+    def forward(self, x):
+        sys.exit(0)
+
+
 @activation("trick-huge-predictions")
 class HugePredictions(Relu):
     """Leaves more predictions than anybody could read."""
