@@ -22,7 +22,7 @@ from suite.stats.ladder import FAILED_LOG2, Arm, check_budgets, log2_speedup, ru
 from suite.stats.resample import BoolArray, FloatArray, IntArray, StudentMultipliers
 from suite.stats.table import REFERENCE, Cells, Missing, TableError
 
-_CELLWISE = ("means", "_finished_values", "values", "variances", "run_values")  # of a cell and the reference alone
+_CELLWISE = ("means", "gaps", "_finished_values", "values", "variances", "run_values")  # of cell and reference alone
 SD_CLIP = 6.0  # differences to the reference are clipped to this many of its seed standard deviations
 
 
@@ -210,11 +210,32 @@ class Board:
         return self if len(names) == len(self.cells.methods) else self.only(methods=names)
 
     @cached_property
+    def gaps(self) -> FloatArray:
+        """(M, T, S) utility of a finished run less that of the reference's run of the same seed, nan where none.
+
+        Where the reference lacks the seed, less the reference's mean. A method
+        is read on its task's scale at the reference's mean plus the mean of its
+        gaps, so that runs equal to the reference's read exactly as the
+        reference, whichever seeds they are.
+        """
+        u, base = self.cells.utility, self.cells.reference
+        return u - np.where(np.isfinite(u[base]), u[base], self.means[base][:, None])
+
+    def _gap_arms(self, t: int) -> tuple[list[Arm], FloatArray]:
+        """Task t's arms by their gaps, and the share (M,) of each whose seeds the reference has."""
+        gaps = self.gaps[:, t]
+        finished = np.isfinite(gaps)
+        shared = finished & np.isfinite(self.cells.utility[self.cells.reference, t])
+        share = shared.sum(axis=1) / np.maximum(finished.sum(axis=1), 1)
+        return [Arm(self.cells.seeds[f], g[f]) for f, g in zip(finished, gaps, strict=True)], share
+
+    @cached_property
     def _finished_values(self) -> FloatArray:
         columns = []
         for t, scale in enumerate(self.scales):
             rungs = np.array([arm.mean for arm in scale.arms])
-            columns.append(scale.read(self.means[:, t], rungs))
+            means = self.means[self.cells.reference, t] + np.array([arm.mean for arm in self._gap_arms(t)[0]])
+            columns.append(scale.read(means, rungs))
         return np.stack(columns, axis=1)
 
     @cached_property
@@ -236,17 +257,13 @@ class Board:
     def run_values(self) -> FloatArray:
         """(M, T, S) value of every run, nan where none was attempted, the floor where it failed.
 
-        A run is read at the reference's mean plus its difference to the
-        reference's run of the same seed, so that the reference's own runs are
-        all exactly 0; where the reference lacks the seed, at its own score.
+        A run is read at the reference's mean plus its gap, so that the
+        reference's own runs are all exactly 0.
         """
-        u = self.cells.utility
-        out = np.full(u.shape, np.nan)
+        out = np.full(self.cells.utility.shape, np.nan)
         for t, scale in enumerate(self.scales):
-            reference = u[self.cells.reference, t]
-            mean = self.arms[t][self.cells.reference].mean
-            paired = np.where(np.isfinite(reference), mean + (u[:, t] - reference), u[:, t])
             rungs = np.array([arm.mean for arm in scale.arms])
+            paired = self.means[self.cells.reference, t] + self.gaps[:, t]
             out[:, t] = np.where(self.cells.failed[:, t], scale.floor, scale.read(paired, rungs))
         return out
 
@@ -265,17 +282,25 @@ class Board:
         Each seed of `all_seeds` moves the means of all arms it ran in (method
         and ladder) by its own deviation / sqrt(n (n - 1)) at once; for a linear
         scale the squares sum to s^2 / n of what is left after pairing (the
-        jackknife's variance, Efron and Stein 1981). nan where a cell has
-        fewer than two finished runs and some spread is therefore unknown.
+        jackknife's variance, Efron and Stein 1981). At an end of the scale, where
+        nothing moves the value, the seeds move it along the chord from the
+        reference to it: it is no surer to differ from the reference's than the
+        paired t of the scores themselves. nan where a cell has fewer than two
+        finished runs and some spread is therefore unknown.
         """
         return np.stack([self._moves(t, scale) for t, scale in enumerate(self.scales)], axis=1)
 
     def _moves(self, t: int, scale: Scale) -> FloatArray:
-        seeds, arms = self.all_seeds, self.arms[t]
+        seeds, reference = self.all_seeds, self.arms[t][self.cells.reference]
+        arms, share = self._gap_arms(t)
         rungs = np.stack([arm.moved(seeds) for arm in scale.arms], axis=-1)
-        methods = np.stack([arm.moved(seeds) for arm in arms])
+        own = np.stack([arm.moved(seeds) for arm in arms])
+        shared = np.outer(share, reference.moved(seeds)) + np.outer(1 - share, np.full(len(seeds), reference.mean))
         base = self._finished_values[:, t, None]
-        change = scale.read(methods, rungs) - base
+        change = scale.read(shared + own, rungs) - base
+        ends = scale.read(np.array([-np.inf, np.inf]), np.array([arm.mean for arm in scale.arms]))
+        gap = np.array([[arm.mean] for arm in arms])
+        change = np.where((base <= ends[0]) | (base >= ends[1]), _along_chord(base, gap, own), change)
         finished, failed = (count[:, t] for count in self.counts)
         tries = finished + failed
         some = np.maximum(tries, 1)
@@ -313,9 +338,12 @@ class Board:
         for t, scale in enumerate(self.scales):
             multipliers = StudentMultipliers(self.rounds, self.seed, self.cells.tasks[t])
             rungs = np.stack([arm.draws(multipliers) for arm in scale.arms], axis=-1)
-            known = [m for m, arm in enumerate(self.arms[t]) if len(arm.utility) > 1]
+            arms, share = self._gap_arms(t)
+            reference = self.arms[t][self.cells.reference]
+            together = reference.draws(multipliers) - reference.mean
+            known = [m for m, arm in enumerate(arms) if len(arm.utility) > 1]
             if known:
-                draws = np.stack([self.arms[t][m].draws(multipliers) for m in known])
+                draws = np.stack([reference.mean + arms[m].draws(multipliers) + share[m] * together for m in known])
                 values = self._with_failures(t, known, scale.read(draws, rungs), multipliers)
                 out[known, t] = np.quantile(values, tails, axis=1).T
             certain = [m for m in range(len(self.arms[t])) if self._floored(m, t)]
@@ -347,6 +375,12 @@ class Board:
     def suite_values(self) -> FloatArray:
         """(M,) mean value over the covered tasks, by exactly rounded sums; nan where none is covered."""
         return np.array([exact_mean(row[np.isfinite(row)]) for row in self.values])
+
+
+def _along_chord(value: FloatArray, gap: FloatArray, moved: FloatArray) -> FloatArray:
+    """Moves (M, S') of `value` (M, 1) as its `gap` (M, 1) moves, on the line from the reference, where both are 0."""
+    with np.errstate(invalid="ignore"):
+        return np.divide(value, gap, out=np.zeros_like(gap), where=gap != 0) * (moved - gap)
 
 
 def as_board(table: pd.DataFrame | Board, ladder: pd.DataFrame | None = None) -> Board:

@@ -214,7 +214,7 @@ def test_self_reported_results_are_listed_apart_and_on_no_board() -> None:
 def test_the_order_of_methods_is_explained_in_the_text(files: dict[str, bytes]) -> None:
     found = pages_of(files)
     assert "Best first by mean gain" in found["index.html"].text
-    assert "Best mean score first" in found["task/quick.toy.html"].text
+    assert "Best first, each as it stands to the reference on the same seeds" in found["task/quick.toy.html"].text
     assert "First place is shared by" in found["task/quick.toy.html"].text
 
 
