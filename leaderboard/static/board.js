@@ -23,7 +23,7 @@
   // A cell's number: what it says where it holds no value of its own; "" and words count as missing.
   function numberOf(cell) {
     if (cell.dataset.value !== undefined) return parseFloat(cell.dataset.value);
-    return parseFloat(large(cell).replace("\u2212", "-").replace(/^\+/, "").replace(/,/g, ""));
+    return parseFloat(large(cell).replace(/\u2212/g, "-").replace(/^\+/, "").replace(/,/g, ""));
   }
 
   function sort(table, column, direction) {
@@ -178,7 +178,7 @@
   // ---- the view as a file: rows and columns as they are shown
 
   function plain(text) {
-    const number = text.replace("\u2212", "-").replace(/,(?=\d{3})/g, "");
+    const number = text.replace(/\u2212/g, "-").replace(/,(?=\d{3})/g, "");
     return /^[+-]?\d*\.?\d+(e[+-]?\d+)?\u00d7?$/.test(number) ? number.replace(/^\+|\u00d7$/g, "") : text === "\u2013" ? "" : text;
   }
 
