@@ -197,7 +197,8 @@ def method_curves(board: Board, cells: Sequence[tuple[Sheet, Cell]]) -> dict[str
         title = f"{cell.method} on {sheet.task} ({sheet.slice.key})"
         chart = line_chart(series, unit, axis_label(sheet), title, _log(sheet), _marks(sheet))
         if chart:
-            figures[sheet.path] = Figure(Markup(chart), f"{sheet.title}, tier {sheet.slice.tier}")
+            protocol = "" if sheet.slice.main else f": {sheet.slice.protocol}"
+            figures[sheet.path] = Figure(Markup(chart), f"{sheet.title}, tier {sheet.slice.tier}{protocol}")
     return figures
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 
 from leaderboard.changes import EQUAL, Change, score, summary
@@ -74,27 +75,36 @@ def _claims(claims: Claims) -> str:
 
 
 def _slot(found: SlotTable) -> str:
-    head = ["method", "effective speedup" if found.headline == "speedup" else "mean gain, sd", "rank", "ties"]
+    headline = "effective speedup" if found.headline == "speedup" else "mean gain, sd"
+    head = ["method", f"{headline} (95% interval over seeds)", "tasks", "rank", "ties"]
     head += [
         f"{escape(s.task)}: {escape(metric_words(s.first.metric))}, {escape(unit_words(s.first.unit))}, "
         f"{better(s.first.direction)}"
         for s in found.sheets
     ]
     rows = [_row(row, found) for row in found.rows]
-    return table(head, rows, "lrrl" + "r" * len(found.sheets))
+    return table(head, rows, "lrrrl" + "r" * len(found.sheets))
 
 
 def _row(row: Standing, found: SlotTable) -> list[str]:
     estimate = row.speedup if found.headline == "speedup" else row.gain
     rank = f"{row.rank[1]}–{row.rank[2]}" if row.rank else ""
     cells = [_cell(s, c, fits) for s, c, fits in zip(found.sheets, row.cells, row.fits, strict=True)]
-    return [escape(row.method), _headline(estimate, found.headline), rank, tie_text(row.letters, row.rank), *cells]
+    tasks = f"{estimate.tasks} of {len(found.sheets)}" if estimate else ""
+    shown = _headline(estimate, found.headline)
+    return [escape(row.method), shown, tasks, rank, tie_text(row.letters, row.rank), *cells]
 
 
 def _headline(estimate: Estimate | None, kind: str) -> str:
     if estimate is None:
         return ""
-    return factor(estimate.value) if kind == "speedup" else fixed(estimate.value, 2, sign=True)
+
+    def one(value: float) -> str:
+        return factor(value) if kind == "speedup" else fixed(value, 2, sign=True)
+
+    if not math.isfinite(estimate.seeds_low):
+        return one(estimate.value)
+    return f"{one(estimate.value)} ({one(estimate.seeds_low)} to {one(estimate.seeds_high)})"
 
 
 def _cell(sheet: Sheet, cell: Cell | None, fits: bool) -> str:

@@ -311,11 +311,15 @@ class Sheet:
 
     @cached_property
     def ranked(self) -> list[Cell]:
-        """Best mean score first, then cells without a finished run, by name."""
+        """Best first by the mean score as it stands to the reference's on the same seeds; cells without one last."""
         sign = 1 if self.first.direction == "min" else -1
+        base = {r.seed: r.score for r in self.reference.runs if r.ok} if self.reference else {}
+        mean = self.reference.score.value if base and self.reference else 0.0
 
         def key(cell: Cell) -> tuple[bool, float, bool, str]:
-            return (cell.n == 0, sign * cell.score.value if cell.n else 0.0, cell.method != REFERENCE, cell.method)
+            scores = [mean + (r.score - base[r.seed]) if r.seed in base else r.score for r in cell.runs if r.ok]
+            value = sign * math.fsum(scores) / len(scores) if scores else 0.0
+            return (cell.n == 0, value, cell.method != REFERENCE, cell.method)
 
         return sorted(self.cells.values(), key=key)
 

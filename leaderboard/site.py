@@ -26,7 +26,7 @@ from leaderboard.claims import Claims
 from leaderboard.commands import cell_command, cell_commands, task_command
 from leaderboard.model import NOT_RUN, Board, Run, Sheet, Slice, build, entry_of
 from leaderboard.prose import inline, typeset
-from leaderboard.standings import Estimate, Overview, families, overviews, protocols
+from leaderboard.standings import Estimate, Overview, SlotTable, Standing, families, overviews, protocols
 from leaderboard.tuning import Search, searches
 from suite.claims import ClaimRun
 from suite.recipe import REFERENCE
@@ -34,6 +34,7 @@ from suite.registry import registry
 from suite.space import describe as describe_space
 from suite.stats import NO_VALUES, Interval, t_interval
 from suite.store.files import Read
+from suite.store.schema import SMOKE
 
 STATIC = Path(__file__).parent / "static"
 MARKER = "static/board.js"  # a folder that holds it is a site of ours
@@ -75,12 +76,13 @@ def pages(read: Read, board: Board | None = None) -> Iterator[tuple[str, bytes]]
     for view in (v for v in views if v.family or not v.slice.main):
         yield page(board_path(view.slice, view.family), "board.html", view=view, others=others)
     tuned = searches(board)
+    standings = _standings(views)
     for sheet in board.sheets.values():
         yield page(sheet.path, "task.html", **_task(board, sheet, tuned))
     for method in (REFERENCE, *board.methods):
         searched = tuned.get(method, [])
         shown = _method(board, method)
-        yield page(method_path(method), "method.html", searches=searched, **shown)
+        yield page(method_path(method), "method.html", searches=searched, standings=standings.get(method, []), **shown)
         for sheet, cell in shown["cells"]:
             path = sheet.cell_path(method)
             if board.cell_path(cell) == path:
@@ -334,6 +336,16 @@ def _method(board: Board, method: str) -> dict[str, Any]:
         "transcripts": [(s, found) for s, c in cells if (found := figures.transcripts(board, c))],
         "commands": [pair for s, c in cells for pair in cell_commands(s, c)],
     }
+
+
+def _standings(views: Sequence[Overview]) -> dict[str, list[tuple[Overview, SlotTable, Standing]]]:
+    """Method -> its row on every board of all families that is evidence."""
+    found: dict[str, list[tuple[Overview, SlotTable, Standing]]] = {}
+    for view in (v for v in views if not v.family and v.slice.tier != SMOKE):
+        for table in view.tables:
+            for row in (r for r in table.rows if r.method != REFERENCE):
+                found.setdefault(row.method, []).append((view, table, row))
+    return found
 
 
 def _costs(views: Sequence[Overview]) -> dict[str, list[figures.Figure]]:

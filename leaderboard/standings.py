@@ -131,6 +131,11 @@ class SlotTable:
         return any(row.speedup for row in self.rows)
 
     @property
+    def laddered(self) -> int:
+        """Tasks on which the reference was trained at other budgets too."""
+        return sum(s.usable and bool(s.rungs) for s in self.sheets)
+
+    @property
     def has_cost(self) -> bool:
         """Whether the step time of any method was measured."""
         return any(math.isfinite(row.cost) for row in self.rows if row.method != REFERENCE)

@@ -69,7 +69,7 @@ def number(value: float | None, digits: int = 4) -> str:
     if value is None or not math.isfinite(value):
         return MISSING
     text = f"{value:.{digits}g}"
-    if "e" in text and 1e-5 <= abs(value) < 1e7:
+    if "e" in text and 1e-5 <= abs(value) < 1e6:
         text = f"{value:.{max(0, digits - 1 - math.floor(math.log10(abs(value))))}f}"
     return text.replace("-", MINUS)
 

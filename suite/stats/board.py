@@ -22,7 +22,7 @@ from suite.stats.ladder import FAILED_LOG2, Arm, check_budgets, log2_speedup, ru
 from suite.stats.resample import BoolArray, FloatArray, IntArray, StudentMultipliers, check_rounds
 from suite.stats.table import REFERENCE, Cells, Missing, TableError
 
-_CELLWISE = ("means", "_finished_values", "values", "variances", "run_values")  # of a cell and the reference alone
+_CELLWISE = ("means", "gaps", "_finished_values", "values", "variances", "run_values")  # of cell and reference alone
 SD_CLIP = 6.0  # differences to the reference are clipped to this many of its seed standard deviations
 
 
@@ -217,11 +217,32 @@ class Board:
         return self if len(names) == len(self.cells.methods) else self.only(methods=names)
 
     @cached_property
+    def gaps(self) -> FloatArray:
+        """(M, T, S) utility of a finished run less that of the reference's run of the same seed, nan where none.
+
+        Where the reference lacks the seed, less the reference's mean. A method
+        is read on its task's scale at the reference's mean plus the mean of its
+        gaps, so that runs equal to the reference's read exactly as the
+        reference, whichever seeds they are.
+        """
+        u, base = self.cells.utility, self.cells.reference
+        return u - np.where(np.isfinite(u[base]), u[base], self.means[base][:, None])
+
+    def _gap_arms(self, t: int) -> tuple[list[Arm], FloatArray]:
+        """Task t's arms by their gaps, and the share (M,) of each whose seeds the reference has."""
+        gaps = self.gaps[:, t]
+        finished = np.isfinite(gaps)
+        shared = finished & np.isfinite(self.cells.utility[self.cells.reference, t])
+        share = shared.sum(axis=1) / np.maximum(finished.sum(axis=1), 1)
+        return [Arm(self.cells.seeds[f], g[f]) for f, g in zip(finished, gaps, strict=True)], share
+
+    @cached_property
     def _finished_values(self) -> FloatArray:
         columns = []
         for t, scale in enumerate(self.scales):
             rungs = np.array([arm.mean for arm in scale.arms])
-            columns.append(scale.read(self.means[:, t], rungs))
+            means = self.means[self.cells.reference, t] + np.array([arm.mean for arm in self._gap_arms(t)[0]])
+            columns.append(scale.read(means, rungs))
         return np.stack(columns, axis=1)
 
     @cached_property
@@ -243,17 +264,13 @@ class Board:
     def run_values(self) -> FloatArray:
         """(M, T, S) value of every run, nan where none was attempted, the floor where it failed.
 
-        A run is read at the reference's mean plus its difference to the
-        reference's run of the same seed, so that the reference's own runs are
-        all exactly 0; where the reference lacks the seed, at its own score.
+        A run is read at the reference's mean plus its gap, so that the
+        reference's own runs are all exactly 0.
         """
-        u = self.cells.utility
-        out = np.full(u.shape, np.nan)
+        out = np.full(self.cells.utility.shape, np.nan)
         for t, scale in enumerate(self.scales):
-            reference = u[self.cells.reference, t]
-            mean = self.arms[t][self.cells.reference].mean
-            paired = np.where(np.isfinite(reference), mean + (u[:, t] - reference), u[:, t])
             rungs = np.array([arm.mean for arm in scale.arms])
+            paired = self.means[self.cells.reference, t] + self.gaps[:, t]
             out[:, t] = np.where(self.cells.failed[:, t], scale.floor, scale.read(paired, rungs))
         return out
 
@@ -275,6 +292,9 @@ class Board:
         reach counts. The changes are divided by sqrt(2 (n - 1)), n the cell's
         finished runs; for a linear scale the squares sum to s^2 / n of what is
         left after pairing (the jackknife's variance, Efron and Stein 1981).
+        At an end of the scale, where steps that way move nothing, the seeds move
+        the value along the chord from the reference to it: it is no surer to
+        differ from the reference's than the paired t of the scores themselves.
         nan where a cell has fewer than two finished runs and some spread is
         therefore unknown.
         """
@@ -291,22 +311,29 @@ class Board:
 
     def _moved(self, t: int, scale: Scale, step: FloatArray) -> FloatArray:
         """(M, S') change of a task's values a step, by `step` (M, 1) times each seed's share in the means' errors."""
-        seeds, arms = self.all_seeds, self.arms[t]
+        seeds, reference = self.all_seeds, self.arms[t][self.cells.reference]
+        arms, share = self._gap_arms(t)
         rungs = np.stack([arm.shifts(seeds) for arm in scale.arms], axis=-1)
-        methods = np.stack([arm.shifts(seeds) for arm in arms])
-        base = self._finished_values[:, t, None]
-        ladder = np.array([arm.mean for arm in scale.arms]) + step[..., None] * rungs
-        change = (scale.read(self.means[:, t, None] + step * methods, ladder) - base) / step
+        own = np.stack([arm.shifts(seeds) for arm in arms])
+        gap = np.array([[arm.mean] for arm in arms])
+        base, means = self._finished_values[:, t, None], np.array([arm.mean for arm in scale.arms])
+        moved = reference.mean + gap + step * (own + np.outer(share, reference.shifts(seeds)))
+        change = (scale.read(moved, means + step[..., None] * rungs) - base) / step
+        low, high = scale.read(np.array([-np.inf, np.inf]), means)
+        change = np.where((base <= low) | (base >= high), _chord(base, gap) * own, change)
+        return self._with_failure_moves(t, scale, base, change)
+
+    def _with_failure_moves(self, t: int, scale: Scale, base: FloatArray, change: FloatArray) -> FloatArray:
+        """`change` (M, S') of the finished runs' value `base` (M, 1), where failed runs weigh in at the floor."""
         finished, failed = (count[:, t] for count in self.counts)
         tries = finished + failed
         some = np.maximum(tries, 1)
         out = np.where(finished[:, None] == 0, 0.0, change * (finished / some)[:, None])
         mixed = (finished > 0) & (failed > 0)
-        gap = np.where(mixed, scale.floor - base[:, 0], 0.0) / np.sqrt(np.maximum(tries * (tries - 1), 1))
-        share = failed / some
-        at = np.searchsorted(seeds, self.cells.seeds)
-        out[:, at] += np.where(self.cells.failed[:, t], (gap * (1 - share))[:, None], 0.0)
-        out[:, at] -= np.where(self.cells.finished[:, t], (gap * share)[:, None], 0.0)
+        fall = np.where(mixed, scale.floor - base[:, 0], 0.0) / np.sqrt(np.maximum(tries * (tries - 1), 1))
+        at = np.searchsorted(self.all_seeds, self.cells.seeds)
+        out[:, at] += np.where(self.cells.failed[:, t], (fall * finished / some)[:, None], 0.0)
+        out[:, at] -= np.where(self.cells.finished[:, t], (fall * failed / some)[:, None], 0.0)
         return out
 
     @cached_property
@@ -332,9 +359,12 @@ class Board:
         for t, scale in enumerate(self.scales):
             multipliers = StudentMultipliers(self.rounds, self.seed, self.cells.tasks[t])
             rungs = np.stack([arm.draws(multipliers) for arm in scale.arms], axis=-1)
-            known = [m for m, arm in enumerate(self.arms[t]) if len(arm.utility) > 1]
+            arms, share = self._gap_arms(t)
+            reference = self.arms[t][self.cells.reference]
+            together = reference.draws(multipliers) - reference.mean
+            known = [m for m, arm in enumerate(arms) if len(arm.utility) > 1]
             if known:
-                draws = np.stack([self.arms[t][m].draws(multipliers) for m in known])
+                draws = np.stack([reference.mean + arms[m].draws(multipliers) + share[m] * together for m in known])
                 values = self._with_failures(t, known, scale.read(draws, rungs), multipliers)
                 low, high = np.quantile(values, tails, axis=1)
                 own = self.values[known, t]  # on a bent ladder with next to no spread all draws may lie on one side
@@ -368,6 +398,12 @@ class Board:
     def suite_values(self) -> FloatArray:
         """(M,) mean value over the covered tasks, by exactly rounded sums; nan where none is covered."""
         return np.array([exact_mean(row[np.isfinite(row)]) for row in self.values])
+
+
+def _chord(value: FloatArray, gap: FloatArray) -> FloatArray:
+    """Slope (M, 1) of the line from the reference, where both are 0, to `value` (M, 1) at `gap` (M, 1)."""
+    with np.errstate(invalid="ignore"):
+        return np.divide(value, gap, out=np.zeros_like(gap), where=gap != 0)
 
 
 def as_board(table: pd.DataFrame | Board, ladder: pd.DataFrame | None = None) -> Board:

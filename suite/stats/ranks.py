@@ -13,6 +13,7 @@ from scipy.special import stdtr
 from suite.stats.board import Board, as_board
 from suite.stats.intervals import exact_mean, t_half_width
 from suite.stats.resample import BoolArray, FloatArray
+from suite.stats.table import REFERENCE
 
 Over = Literal["tasks", "seeds"]
 
@@ -118,8 +119,8 @@ def compare_all(
       this kind. The default for two tasks or more.
     - over="seeds": these tasks, other seeds; the standard error is that of the
       seeds, paired within each task (`Board.moves`). The default for one task,
-      whose raw scores are compared, a failed run counting as the worst finished
-      run of the task.
+      whose scores are compared as they stand to the reference's runs of the same
+      seeds, a failed run counting as the worst finished run of the task.
 
     A pair with fewer than two tasks (seeds) in common, or with a seed spread
     that is unknown on some task, is not separated.
@@ -147,8 +148,8 @@ def compare_all(
 
 
 def _single_task(board: Board) -> tuple[FloatArray, FloatArray, npt.NDArray[np.int64]]:
-    """Raw values (M, 1), moves (M, 1, S) and degrees of freedom (M, 1) of a board of one task."""
-    tried, u = board.cells.attempted[:, 0], board.cells.utility[:, 0]
+    """Values (M, 1), moves (M, 1, S) and degrees of freedom (M, 1) of a board of one task, in units of its scores."""
+    tried, (u, together) = board.cells.attempted[:, 0], _one_task_utilities(board)
     if not np.isfinite(u).any():
         u = np.where(tried, 0.0, np.nan)
     runs = np.where(board.cells.failed[:, 0], np.nanmin(u), u)
@@ -156,9 +157,27 @@ def _single_task(board: Board) -> tuple[FloatArray, FloatArray, npt.NDArray[np.i
     value = np.array([exact_mean(row[np.isfinite(row)]) for row in runs])
     with np.errstate(invalid="ignore", divide="ignore"):
         moves = (runs - value[:, None]) / np.sqrt(n * (n - 1.0))[:, None]
-    moves = np.where(tried, moves, 0.0)
+    moves = np.where(tried, moves, 0.0) + together
     moves[n < 2] = np.nan
     return value[:, None], moves[:, None], np.maximum(n - 1, 1)[:, None]
+
+
+def _one_task_utilities(board: Board) -> tuple[FloatArray, FloatArray]:
+    """(M, S) utilities of a board of one task, and how far each seed moves all of a method's at once.
+
+    Where the reference finished they are the gaps to it (`Board.gaps`), and move
+    with its mean as far as they are paired with its runs: what all methods have
+    in common, the luck of the seeds that one was run on, is in no difference of two.
+    """
+    u = board.cells.utility[:, 0]
+    base = u[board.cells.reference] if REFERENCE in board.cells.methods else np.full(u.shape[1], np.nan)
+    n = int(np.isfinite(base).sum())
+    if not n:
+        return u, np.zeros_like(u)
+    finished = np.isfinite(u)
+    shared = (finished & np.isfinite(base)).sum(axis=1) / np.maximum(finished.sum(axis=1), 1)
+    moved = np.nan_to_num(base - np.nanmean(base)) / np.sqrt(max(n * (n - 1.0), 1.0))
+    return board.gaps[:, 0], np.outer(shared, moved)
 
 
 def _p_values(mean: FloatArray, error: FloatArray, df: FloatArray) -> FloatArray:

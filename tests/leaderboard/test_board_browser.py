@@ -149,6 +149,23 @@ def test_numbers_sort_as_numbers_signs_included_and_gaps_come_last(browser: Any,
     assert column(browser, table, "method")[:2] == ["reference", "golu"]
 
 
+def test_small_print_does_not_run_into_the_number_that_is_sorted_by(browser: Any, site: Path) -> None:
+    """relu's 2 seeds, with "1 of 3 diverged" below, are no 21."""
+    visit(browser, site, "task/quick.toy.html")
+    assert press_header(browser, "t-results", "n") == "descending"
+    assert column(browser, "t-results", "n")[-1] == "2"
+    assert column(browser, "t-results", "method")[-1] == "relu"
+
+
+def test_the_address_of_another_view_takes_effect_in_an_open_page(browser: Any, site: Path) -> None:
+    visit(browser, site, "index.html", "find=golu")
+    browser.get((site / "index.html").as_uri() + "#find=mish")
+    from selenium.webdriver.support.wait import WebDriverWait
+
+    WebDriverWait(browser, 10).until(lambda b: column(b, "t-quick-activation", "method") == ["mish", "reference"])
+    assert browser.find_element("id", "filter").get_attribute("value") == "mish"
+
+
 def test_filtering_keeps_the_reference_and_survives_a_reload(browser: Any, site: Path) -> None:
     visit(browser, site, "index.html")
     browser.find_element("id", "filter").send_keys("GOLU")

@@ -214,7 +214,7 @@ def test_self_reported_results_are_listed_apart_and_on_no_board() -> None:
 def test_the_order_of_methods_is_explained_in_the_text(files: dict[str, bytes]) -> None:
     found = pages_of(files)
     assert "Best first by mean gain" in found["index.html"].text
-    assert "Best mean score first" in found["task/quick.toy.html"].text
+    assert "Best first, each as it stands to the reference on the same seeds" in found["task/quick.toy.html"].text
     assert "First place is shared by" in found["task/quick.toy.html"].text
 
 
@@ -272,6 +272,21 @@ def test_a_method_page_shows_doc_portrait_runs_and_commands(files: dict[str, byt
     assert "../run/quick.toy.golu.html" in page.links
 
 
+def test_a_method_page_starts_with_its_headline_on_every_board(files: dict[str, bytes]) -> None:
+    found = pages_of(files)["method/golu.html"]
+    assert "Where it stands" in found.text
+    assert "default hyper-parameters, equal steps mean gain, seed sd +3.50" in found.text  # (1 + 6) / 2, cut off at 6
+    assert "2 of 2" in found.text
+    assert "../index.html#quick-activation" in found.links
+    assert "Where it stands" not in pages_of(files)["method/reference.html"].text
+
+
+def test_a_huge_difference_has_its_size_and_no_digits_without_meaning() -> None:
+    wild = rows_of("toy", "elu", [3e7, 1e6, 2e7])
+    page = pages_of(render(read_of([*golden(), *wild])))["task/quick.toy.html"]
+    assert "−1.7e+07 −5.36e+07 to +1.96e+07" in page.text
+
+
 def test_a_cell_has_a_page_with_every_run_its_curve_configuration_and_command(files: dict[str, bytes]) -> None:
     source, page = files["run/quick.toy.relu.html"].decode(), pages_of(files)["run/quick.toy.relu.html"]
     for r in golden()[9:12]:
@@ -311,6 +326,7 @@ def test_tuned_scores_stand_beside_the_default_ones() -> None:
     assert "run/quick-tuned8.toy.reference.html" not in files  # the frozen reference's runs stand on its own page
     assert "What tuning buys" in task
     assert "best of 5" in found["task/quick.toy.html"].text
+    assert "toy, tier quick: best of 8 trials, equal steps" in found["method/golu.html"].text  # its curve's caption
 
 
 def test_a_column_without_any_value_is_left_out() -> None:

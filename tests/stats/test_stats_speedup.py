@@ -13,7 +13,7 @@ from hypothesis.extra import numpy as hnp
 from scipy import stats
 from sklearn.isotonic import IsotonicRegression
 
-from suite.stats import Board, cell_speedups, effective_speedup, ladder_report, suite_speedups
+from suite.stats import Board, cell_speedups, compare_all, effective_speedup, ladder_report, suite_speedups
 from suite.stats.intervals import mean_interval
 from suite.stats.ladder import Arm, anchored_ladder, isotonic
 from suite.stats.resample import StudentMultipliers, chi_square, stream
@@ -356,3 +356,34 @@ def test_coverage_over_seeds_on_ladders_that_bend_at_the_reference():
         )
         hits.append(found.low <= 0.7 <= found.high)
     assert np.mean(hits) >= 0.88  # of 0.95: the mean over seeds is read on a bent curve, which shifts it
+
+
+def test_runs_equal_to_the_references_read_as_the_reference_whichever_seeds_they_are(runs_of, rungs_of):
+    scores = [0.5, 0.1, 0.13, 0.9, 0.7]
+    shifted = [score - 0.1 for score in scores[:2]]
+    runs = runs_of({"a": {"reference": scores, "same": scores[:3], "two": scores[:2], "shifted": shifted}})
+    ladder = rungs_of({"a": {0.5: [1.0, 1.1], 2.0: [0.2, 0.21]}})
+    for board in (Board.of(runs), Board.of(runs, ladder)):
+        same = [board.cells.methods.index(name) for name in ("same", "two", "reference")]
+        assert board.values[same, 0].tolist() == [0.0, 0.0, 0.0]
+        assert board.variances[same, 0].tolist() == [0.0, 0.0, 0.0]
+    spread = Board.of(runs)
+    assert spread.values[spread.cells.methods.index("shifted"), 0] == pytest.approx(0.1 / np.std(scores, ddof=1))
+    found = compare_all(runs)  # one task: by scores, paired all the same
+    assert found.methods[0] == "shifted"
+    assert found.value[1:].tolist() == [found.value[-1]] * 3
+    assert found.p[1:, 1:].min() == 1.0
+
+
+@pytest.mark.parametrize("scale", ["ladder", "spread"])
+def test_a_value_at_the_end_of_the_scale_is_as_sure_as_the_paired_t_of_its_scores(runs_of, rungs_of, scale):
+    reference, better = np.array([1.0, 1.01, 0.99]), np.array([0.2, 0.8, 0.65])
+    runs = runs_of({"a": {"reference": reference, "m": better}})
+    ladder = rungs_of({"a": {0.5: [1.1, 1.12, 1.13], 2.0: [0.95, 0.96, 0.94], 4.0: [0.93, 0.92, 0.94]}})
+    board = Board.of(runs, ladder if scale == "ladder" else None)
+    m = board.cells.methods.index("m")
+    assert board.values[m, 0] == (2.0 if scale == "ladder" else 6.0)
+    t = board.values[m, 0] / np.sqrt(board.variances[m, 0])
+    assert t == pytest.approx(stats.ttest_rel(reference, better).statistic)
+    found = seed_interval(board.values[m], board.variances[m], board.freedom[m].astype(float), 0.95)
+    assert found.low < 0.0 < found.high  # p is 0.07
