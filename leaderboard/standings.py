@@ -115,6 +115,7 @@ class SlotTable:
     sheets : the tasks.
     rows : in the order of the headline, the reference among them.
     headline : "speedup" where every task has a ladder, else "gain"; "" where there is nothing to order by.
+    blunt : tasks whose ladder is too flat to count in effective speedups.
     leaders : methods that share first place.
     stats : the statistics board that headline, ranks and ties come from; None without a usable task.
     """
@@ -125,6 +126,7 @@ class SlotTable:
     headline: str
     leaders: tuple[str, ...]
     stats: StatsBoard | None
+    blunt: tuple[str, ...] = ()
 
     @property
     def has_speedup(self) -> bool:
@@ -132,8 +134,8 @@ class SlotTable:
 
     @property
     def laddered(self) -> int:
-        """Tasks on which the reference was trained at other budgets too."""
-        return sum(s.usable and bool(s.rungs) for s in self.sheets)
+        """Tasks that effective speedups count."""
+        return sum(s.usable and bool(s.rungs) and s.task not in self.blunt for s in self.sheets)
 
     @property
     def has_cost(self) -> bool:
@@ -147,18 +149,28 @@ class SliceStats:
 
     Attributes
     ----------
-    laddered : tasks with a finished reference and its ladder, on the scale of effective speedups.
+    laddered : tasks with a finished reference and a ladder that is sharp (`suite.stats.Board.sharp`), on the scale
+        of effective speedups.
+    blunt : tasks whose ladder is not.
     spread : tasks whose reference finished at least twice, in its seed standard deviations.
     """
 
     laddered: StatsBoard | None
+    blunt: tuple[str, ...]
     spread: StatsBoard | None
 
     @classmethod
     def of(cls, sheets: Sequence[Sheet]) -> SliceStats:
         usable = [s for s in sheets if s.usable]
+        laddered = _stats_board([s for s in usable if s.rungs], ladder=True)
+        blunt: tuple[str, ...] = ()
+        if laddered is not None and not laddered.sharp.all():
+            blunt = tuple(t for t, sharp in zip(laddered.cells.tasks, laddered.sharp, strict=True) if not sharp)
+            rest = [t for t in laddered.cells.tasks if t not in blunt]
+            laddered = laddered.only(tasks=rest) if rest else None
         return cls(
-            _stats_board([s for s in usable if s.rungs], ladder=True),
+            laddered,
+            blunt,
             _stats_board([s for s in usable if s.reference is not None and s.reference.n > 1]),
         )
 
@@ -188,7 +200,8 @@ def _table(slot: str, methods: list[str], sheets: Iterable[Sheet], stats: SliceS
     shown = tuple(s for s in sheets if any(m in s.cells for m in methods))
     usable = [s.task for s in shown if s.usable]
     laddered, spread = stats.cut([REFERENCE, *methods], usable)
-    whole = laddered is not None and len(laddered.cells.tasks) == len(usable)
+    blunt = tuple(t for t in usable if t in stats.blunt)
+    whole = laddered is not None and len(laddered.cells.tasks) + len(blunt) == len(usable)
     speedups = _speedups(laddered)
     gains = {} if whole else _gains(spread)
     board = laddered if whole else spread
@@ -213,7 +226,7 @@ def _table(slot: str, methods: list[str], sheets: Iterable[Sheet], stats: SliceS
         value = found.value if found else math.nan
         return (math.isnan(value), 0.0 if math.isnan(value) else -value, row.method != REFERENCE, row.method)
 
-    return SlotTable(slot, shown, tuple(sorted(rows, key=key)), headline, leaders, board)
+    return SlotTable(slot, shown, tuple(sorted(rows, key=key)), headline, leaders, board, blunt)
 
 
 def _fits(method: str, sheet: Sheet) -> bool:

@@ -118,9 +118,10 @@ def ladder_report(runs: pd.DataFrame | Board, ladder: pd.DataFrame | None = None
     -------
     DataFrame with columns task, rungs, ladder_seeds (fewest runs of a rung),
     monotone (the rung means already increase with budget), span (gain from the
-    lowest to the highest rung in the reference's seed standard deviations) and
+    lowest to the highest rung in the reference's seed standard deviations),
     resolution (factor that one such standard deviation below the reference reads:
-    1 is sharp, 1/4 means that noise alone spans the whole scale).
+    1 is sharp, 1/4 means that noise alone spans the whole scale) and sharp
+    (`Board.sharp`: whether the task should count in an effective speedup).
     """
     board = _speedup_board(runs, ladder)
     rows = []
@@ -132,5 +133,6 @@ def ladder_report(runs: pd.DataFrame | Board, ladder: pd.DataFrame | None = None
         span = float(means[-1] - means[0]) / sd if sd > 0 else np.nan
         fewest = min(len(arm.utility) for arm in scale.arms)
         monotone = bool(np.all(np.diff(means) >= 0))
-        rows.append((board.cells.tasks[t], len(means), fewest, monotone, span, float(np.exp2(one_down))))
-    return pd.DataFrame(rows, columns=["task", "rungs", "ladder_seeds", "monotone", "span", "resolution"])
+        sharp = bool(board.sharp[t])
+        rows.append((board.cells.tasks[t], len(means), fewest, monotone, span, float(np.exp2(one_down)), sharp))
+    return pd.DataFrame(rows, columns=["task", "rungs", "ladder_seeds", "monotone", "span", "resolution", "sharp"])

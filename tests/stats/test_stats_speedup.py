@@ -317,6 +317,16 @@ def test_the_ladder_report_shows_how_sharp_each_task_is(runs_of, rungs_of):
     sd = math.sqrt(0.005)
     assert row["span"] == pytest.approx((1.0 - 0.85) / sd)
     assert row["resolution"] == pytest.approx(2 ** (-sd / 0.2))
+    assert not row["sharp"]  # 2 budgets are no better than 1
+
+
+@pytest.mark.parametrize(("doubling", "sharp"), [(0.09, False), (0.11, True)])
+def test_a_ladder_is_sharp_where_a_seed_sd_is_worth_less_than_a_doubling(runs_of, rungs_of, doubling, sharp):
+    runs = runs_of({"a": {"reference": [0.5, 0.6, 0.7]}, "b": {"reference": [0.5, 0.6, 0.7]}}, "max")  # sd 0.1
+    ladder = rungs_of({t: {0.5: [0.2, 0.2], 2.0: [0.6 + d] * 2} for t, d in (("a", doubling), ("b", 1.0))})
+    assert Board.of(runs, ladder).sharp.tolist() == [sharp, True]
+    assert Board.of(runs, ladder, noise={"a": 0.01}).sharp.tolist() == [True, True]
+    assert Board.of(runs).sharp.tolist() == [True, True]
 
 
 def test_equal_scores_read_one_however_many_runs_say_so(runs_of, rungs_of):
