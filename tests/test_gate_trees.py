@@ -162,6 +162,7 @@ def test_a_tree_stands_alone_on_its_import_path(
     assert Tree(one, tmp_path).environment["PYTHONPATH"] == f"{one}{os.pathsep}{plugins}"
 
 
+@pytest.mark.slow
 def test_steps_are_counted_and_timed_in_processes_of_both_trees(
     tree: Callable[..., Path], sides: Callable[[Path, Path], tuple[Tree, Tree]]
 ) -> None:

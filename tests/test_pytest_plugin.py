@@ -82,6 +82,7 @@ def test_a_method_no_worse_than_the_reference_passes_and_one_that_raises_fails(p
     assert "levelfield gate of toy-plain" in text
 
 
+@pytest.mark.slow
 def test_a_method_that_is_not_what_was_stored_fails(project: pytest.Pytester) -> None:
     project.makepyfile(
         test_mine="""

@@ -386,10 +386,15 @@ def axe() -> str:
     return found.read_text()
 
 
-SCREENS = [(theme, width) for theme in ("light", "dark") for width in (1440, 390)]
-
-
-@pytest.mark.parametrize(("theme", "width"), SCREENS)
+@pytest.mark.parametrize(
+    ("theme", "width"),
+    [
+        ("light", 390),
+        ("dark", 1440),
+        pytest.param("light", 1440, marks=pytest.mark.slow),
+        pytest.param("dark", 390, marks=pytest.mark.slow),
+    ],
+)
 def test_axe_has_no_serious_finding(browser: Any, site: Path, axe: str, theme: str, width: int) -> None:
     browser.set_script_timeout(60)
     size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600}
