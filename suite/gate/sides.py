@@ -204,7 +204,8 @@ def checkout(repository: Path, revision: str) -> Iterator[Path]:
     ------
     GateError : no such revision, or no git repository.
     """
-    commit = _git(repository, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}")
+    question = ("rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}")
+    commit = _git(repository, *question, told=f"{revision}: no folder, and as a revision")
     above = Path(tempfile.mkdtemp(prefix="levelfield-tree-"))
     folder = above / "tree"
     try:
@@ -220,7 +221,7 @@ def checkout(repository: Path, revision: str) -> Iterator[Path]:
         shutil.rmtree(above, ignore_errors=True)
 
 
-def _git(repository: Path, *words: str) -> str:
+def _git(repository: Path, *words: str, told: str = "") -> str:
     ours = {k: v for k, v in os.environ.items() if not k.startswith("GIT_")}  # a hook's would name another repository
     try:
         done = subprocess.run(["git", "-C", str(repository), *words], capture_output=True, text=True, env=ours)
@@ -228,7 +229,7 @@ def _git(repository: Path, *words: str) -> str:
         raise GateError(f"git cannot be started: {error}") from None
     if done.returncode:
         why = done.stderr.strip() or "no such revision (a shallow clone has only some: fetch it, or fetch-depth: 0)"
-        raise GateError(f"git {' '.join(words[-2:])} in {repository}: {why}")
+        raise GateError(f"{told or 'git ' + ' '.join(words[-2:])} in {repository}: {why}")
     return done.stdout.strip()
 
 
