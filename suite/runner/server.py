@@ -343,6 +343,8 @@ def _resident(pid: int) -> int:
 
 def _tail(path: Path, size: int = 1500) -> str:
     """End of a run's log, which the run may have put something else in the place of."""
+    if not os.path.lexists(path):
+        return ""
     try:
         with open_plain(path, LOG_LIMIT) as log:
             log.seek(max(0, log.seek(0, os.SEEK_END) - size))
