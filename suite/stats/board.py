@@ -340,7 +340,10 @@ class Board:
         gap = np.array([[arm.mean] for arm in arms])
         base, means = self._finished_values[:, t, None], np.array([arm.mean for arm in scale.arms])
         moved = reference.mean + gap + step * (own + np.outer(share, reference.shifts(seeds)))
-        change = (scale.read(moved, means + step[..., None] * rungs) - base) / step
+        change = np.empty_like(moved)
+        for length in np.unique(step):  # a ladder a length, not a method
+            rows = step[:, 0] == length
+            change[rows] = (scale.read(moved[rows], means + length * rungs) - base[rows]) / length
         low, high = scale.read(np.array([-np.inf, np.inf]), means)
         change = np.where((base <= low) | (base >= high), _chord(base, gap) * own, change)
         return self._with_failure_moves(t, scale, base, change)
