@@ -4,6 +4,9 @@
   const text = location.hash.slice(1);
   const state = new URLSearchParams(text.includes("=") ? text : "");
 
+  // Another view's address pasted into this page; our own changes of it raise no event.
+  addEventListener("hashchange", () => { if (location.hash.includes("=")) location.reload(); });
+
   function keep(name, value) {
     if (value) state.set(name, value); else state.delete(name);
     const all = state.toString();
@@ -12,10 +15,15 @@
 
   // ---- sorting
 
+  // A cell's text without its small print, whose digits would run on from its own.
+  function large(cell) {
+    return [...cell.childNodes].map((part) => (part.nodeName === "SMALL" ? "" : part.textContent)).join("").trim();
+  }
+
   // A cell's number: what it says where it holds no value of its own; "" and words count as missing.
   function numberOf(cell) {
     if (cell.dataset.value !== undefined) return parseFloat(cell.dataset.value);
-    return parseFloat(cell.textContent.trim().replace("\u2212", "-").replace(/^\+/, "").replace(/,/g, ""));
+    return parseFloat(large(cell).replace(/\u2212/g, "-").replace(/^\+/, "").replace(/,/g, ""));
   }
 
   function sort(table, column, direction) {
@@ -23,7 +31,7 @@
     const numeric = heads[column].dataset.sort === "number";
     const rows = [...table.tBodies[0].rows].map((row, i) => {
       const cell = row.cells[column];
-      return [numeric ? numberOf(cell) : cell.textContent.trim(), i, row];
+      return [numeric ? numberOf(cell) : large(cell), i, row];
     });
     rows.sort((a, b) => {
       if (!numeric) return direction * a[0].localeCompare(b[0], "en", { numeric: true }) || a[1] - b[1];
@@ -170,7 +178,7 @@
   // ---- the view as a file: rows and columns as they are shown
 
   function plain(text) {
-    const number = text.replace("\u2212", "-").replace(/,(?=\d{3})/g, "");
+    const number = text.replace(/\u2212/g, "-").replace(/,(?=\d{3})/g, "");
     return /^[+-]?\d*\.?\d+(e[+-]?\d+)?\u00d7?$/.test(number) ? number.replace(/^\+|\u00d7$/g, "") : text === "\u2013" ? "" : text;
   }
 
