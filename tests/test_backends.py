@@ -66,6 +66,7 @@ def only_results(out: Path) -> bool:
     return {p.suffix for p in out.rglob("*") if p.is_file()} <= {".parquet"} and not (out / ".specs").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("toy")
 def test_jobs_make_the_runs_of_a_plan_and_a_second_plan_makes_none_again(tmp_path: Path) -> None:
     out, here = tmp_path / "out", Here()

@@ -188,6 +188,7 @@ def test_a_plan_runs_resumes_and_retries_with_honest_exit_codes(levelfield: Leve
     assert {r["run_id"] for r in read(plan).table.to_pylist()} == {name.partition(".")[0] for name in before}
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("toy")
 def test_single_runs_of_specifications_have_their_limits_and_are_made_once(
     levelfield: Levelfield, tmp_path: Path

@@ -340,6 +340,7 @@ def test_no_finished_run_is_made_again(story: Story) -> None:
         assert {seed for seed in made if finished[seed] == 2} == set()
 
 
+@pytest.mark.slow
 def test_two_launchers_share_a_folder_and_make_each_run_once(tmp_path: Path, toy_environment: Environment) -> None:
     out = tmp_path / "out"
     launchers = [Launcher(toy_environment(tmp_path), out, seeds=5) for _ in range(2)]

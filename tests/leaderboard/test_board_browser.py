@@ -390,7 +390,7 @@ def axe() -> str:
     ("theme", "width"),
     [
         ("light", 390),
-        ("dark", 1440),
+        pytest.param("dark", 1440, marks=pytest.mark.slow),
         pytest.param("light", 1440, marks=pytest.mark.slow),
         pytest.param("dark", 390, marks=pytest.mark.slow),
     ],

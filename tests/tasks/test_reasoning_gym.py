@@ -408,6 +408,7 @@ def test_a_run_from_the_command_line(command: Command) -> None:
     assert "1 of 1 runs done" in done.stdout
 
 
+@pytest.mark.slow
 def test_a_run_without_the_package_is_skipped_with_exit_code_3(command: Command) -> None:
     done = command(*RUN, "--tasks", "gym-last-digit", installed=False)
     assert done.returncode == 3, done.stdout + done.stderr
