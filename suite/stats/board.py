@@ -250,20 +250,24 @@ class Board:
         u, base = self.cells.utility, self.cells.reference
         return u - np.where(np.isfinite(u[base]), u[base], self.means[base][:, None])
 
-    def _gap_arms(self, t: int) -> tuple[list[Arm], FloatArray]:
-        """Task t's arms by their gaps, and the share (M,) of each whose seeds the reference has."""
-        gaps = self.gaps[:, t]
-        finished = np.isfinite(gaps)
-        shared = finished & np.isfinite(self.cells.utility[self.cells.reference, t])
-        share = shared.sum(axis=1) / np.maximum(finished.sum(axis=1), 1)
-        return [Arm(self.cells.seeds[f], g[f]) for f, g in zip(finished, gaps, strict=True)], share
+    @cached_property
+    def _gap_arms(self) -> list[list[Arm]]:
+        """Every task's arms by their gaps."""
+        by_task = self.gaps.swapaxes(0, 1)
+        return [[Arm(self.cells.seeds[np.isfinite(g)], g[np.isfinite(g)]) for g in gaps] for gaps in by_task]
+
+    def _shared(self, t: int) -> FloatArray:
+        """(M,) share of each arm's finished runs whose seeds the reference has."""
+        finished = np.isfinite(self.gaps[:, t])
+        both = finished & np.isfinite(self.cells.utility[self.cells.reference, t])
+        return np.asarray(both.sum(axis=1) / np.maximum(finished.sum(axis=1), 1))
 
     @cached_property
     def _finished_values(self) -> FloatArray:
         columns = []
         for t, scale in enumerate(self.scales):
             rungs = np.array([arm.mean for arm in scale.arms])
-            means = self.means[self.cells.reference, t] + np.array([arm.mean for arm in self._gap_arms(t)[0]])
+            means = self.means[self.cells.reference, t] + np.array([arm.mean for arm in self._gap_arms[t]])
             columns.append(scale.read(means, rungs))
         return np.stack(columns, axis=1)
 
@@ -334,7 +338,7 @@ class Board:
     def _moved(self, t: int, scale: Scale, step: FloatArray) -> FloatArray:
         """(M, S') change of a task's values a step, by `step` (M, 1) times each seed's share in the means' errors."""
         seeds, reference = self.all_seeds, self.arms[t][self.cells.reference]
-        arms, share = self._gap_arms(t)
+        arms, share = self._gap_arms[t], self._shared(t)
         rungs = np.stack([arm.shifts(seeds) for arm in scale.arms], axis=-1)
         own = np.stack([arm.shifts(seeds) for arm in arms])
         gap = np.array([[arm.mean] for arm in arms])
@@ -384,7 +388,7 @@ class Board:
         for t, scale in enumerate(self.scales):
             multipliers = StudentMultipliers(self.rounds, self.seed, self.cells.tasks[t])
             rungs = np.stack([arm.draws(multipliers) for arm in scale.arms], axis=-1)
-            arms, share = self._gap_arms(t)
+            arms, share = self._gap_arms[t], self._shared(t)
             reference = self.arms[t][self.cells.reference]
             together = reference.draws(multipliers) - reference.mean
             known = [m for m, arm in enumerate(arms) if len(arm.utility) > 1]
