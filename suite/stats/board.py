@@ -22,7 +22,8 @@ from suite.stats.ladder import FAILED_LOG2, Arm, check_budgets, log2_speedup, ru
 from suite.stats.resample import BoolArray, FloatArray, IntArray, StudentMultipliers, check_rounds
 from suite.stats.table import REFERENCE, Cells, Missing, TableError
 
-_CELLWISE = ("means", "gaps", "_finished_values", "values", "variances", "run_values")  # of cell and reference alone
+# of cell and reference alone
+_CELLWISE = ("means", "gaps", "paired_means", "_finished_values", "values", "variances", "run_values")
 SD_CLIP = 6.0  # differences to the reference are clipped to this many of its seed standard deviations
 
 
@@ -263,12 +264,21 @@ class Board:
         return np.asarray(both.sum(axis=1) / np.maximum(finished.sum(axis=1), 1))
 
     @cached_property
+    def paired_means(self) -> FloatArray:
+        """(M, T) the reference's mean plus the mean of the method's gaps; `means` where the reference has none.
+
+        Unlike `means` it does not depend on which of the reference's seeds a method was run on.
+        """
+        gaps = np.array([[arm.mean for arm in arms] for arms in self._gap_arms]).T
+        base = self.means[self.cells.reference]
+        return np.where(np.isfinite(base), base + gaps, self.means)
+
+    @cached_property
     def _finished_values(self) -> FloatArray:
         columns = []
         for t, scale in enumerate(self.scales):
             rungs = np.array([arm.mean for arm in scale.arms])
-            means = self.means[self.cells.reference, t] + np.array([arm.mean for arm in self._gap_arms[t]])
-            columns.append(scale.read(means, rungs))
+            columns.append(scale.read(self.paired_means[:, t], rungs))
         return np.stack(columns, axis=1)
 
     @cached_property

@@ -146,8 +146,8 @@ _ALL = (
         title="mean rank",
         unit="rank",
         direction="min",
-        formula="Rank of the method's mean score on each task, failed cells last, averaged over tasks. Moves when a "
-        "method is added.",
+        formula="Rank of the method's mean score on each task, as it stands to the reference's on the same seeds, "
+        "failed cells last, averaged over tasks. Moves when a method is added.",
         compute=lambda board: _columns(mean_ranks(board), "mean_rank"),
         depends_on_pool=True,
     ),

@@ -63,7 +63,7 @@ def average_ranks(values: FloatArray) -> FloatArray:
 
 
 def task_utilities(board: Board) -> FloatArray:
-    """(M, T) mean utility of every cell, a failed run counting as the worst finished run of its task.
+    """(M, T) mean utility of every cell, paired with the reference's by seed; failed: the task's worst finished run.
 
     A cell with nothing but failures, or never attempted, is -inf: last.
     """
@@ -71,8 +71,8 @@ def task_utilities(board: Board) -> FloatArray:
     finished, failed = board.counts
     worst = np.array([np.nanmin(row) if np.isfinite(row).any() else 0.0 for row in u.transpose(1, 0, 2)])
     with np.errstate(invalid="ignore"):
-        mean = (finished * np.nan_to_num(board.means) + failed * worst) / (finished + failed)
-    return np.where(finished > 0, np.where(failed > 0, mean, board.means), -np.inf)
+        mean = (finished * np.nan_to_num(board.paired_means) + failed * worst) / (finished + failed)
+    return np.where(finished > 0, np.where(failed > 0, mean, board.paired_means), -np.inf)
 
 
 def task_ranks(runs: pd.DataFrame | Board) -> pd.DataFrame:

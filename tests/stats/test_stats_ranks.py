@@ -58,6 +58,12 @@ def test_a_failed_run_counts_as_the_worst_finished_one(runs_of):
     assert task_ranks(runs)["a"].to_dict() == {"reference": 1, "z": 2, "x": 3, "y": 4}
 
 
+def test_ranks_compare_on_the_seeds_that_the_reference_has_too(runs_of):
+    runs = runs_of({"a": {"reference": [1.0, 2.0, 3.0], "same": [1.0, 2.0, None], "ahead": [0.9, None, None]}})
+    runs = runs[runs["status"] == "ok"]
+    assert task_ranks(runs)["a"].to_dict() == {"reference": 2.5, "same": 2.5, "ahead": 1}
+
+
 def test_mean_ranks_by_hand(runs_of):
     runs = runs_of({t: {"reference": [1.0, 1.0], "m": [s, s]} for t, s in zip("abc", [0.5, 0.6, 2.0], strict=True)})
     table = mean_ranks(runs).set_index("method")
