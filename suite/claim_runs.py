@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from suite.claims import Arm, Claim, canonical, read_json, recipe_of
 from suite.recipe import REFERENCE
@@ -32,11 +33,50 @@ class Plan:
     wanted: Mapping[str, list[RunSpec]]
     missing: Mapping[str, list[RunSpec]]
 
-    @property
-    def specs(self) -> list[RunSpec]:
-        """The missing runs, each once, in the order of their seeds."""
-        once = {spec.run_id: spec for specs in self.missing.values() for spec in specs}
-        return sorted(once.values(), key=lambda spec: spec.seed)
+    def steps(self, times: ProcessorTime) -> list[Step]:
+        """The claims that lack runs, the one first that needs the least beside the runs of those before it.
+
+        Claims come later that need a run whose time is not known. No run
+        stands in two steps.
+        """
+        every = {spec.run_id: spec for specs in self.missing.values() for spec in specs}
+        seconds = {run: times.of(spec) for run, spec in every.items()}
+        left = {name: dict.fromkeys(spec.run_id for spec in specs) for name, specs in self.missing.items() if specs}
+
+        def cost(name: str) -> tuple[int, float]:
+            known = [seconds[run] for run in left[name] if not math.isnan(seconds[run])]
+            return len(left[name]) - len(known), math.fsum(known)
+
+        found, total = [], 0.0
+        while left:
+            name = min(left, key=cost)  # the ledger's order where two need the same
+            runs = left.pop(name)
+            total += math.fsum(seconds[run] for run in runs)
+            found.append(Step(name, [every[run] for run in runs], total))
+            for others in left.values():
+                for run in runs:
+                    others.pop(run, None)
+        return found
+
+
+class Step(NamedTuple):
+    """A claim's place in a plan.
+
+    Attributes
+    ----------
+    claim : its id.
+    specs : the runs it needs beside those of the steps before it.
+    seconds : processor seconds of its runs and of those of all steps before it; nan where one is not known.
+    """
+
+    claim: str
+    specs: list[RunSpec]
+    seconds: float
+
+
+def within(steps: Sequence[Step], hours: float) -> list[Step]:
+    """The first of the steps, whose runs together take no more than that many processor hours; none of unknown time."""
+    return list(itertools.takewhile(lambda step: step.seconds <= hours * 3600, steps))
 
 
 def plan(claims: Iterable[Claim], seeds: Sequence[int], table: pa.Table, device: str = "cpu") -> Plan:

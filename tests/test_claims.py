@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from suite.claim_runs import ProcessorTime
+from suite.claim_runs import Plan, ProcessorTime, within
 from suite.claims import Arm, Claim, ClaimError, judge, ledger, parse, select
 from suite.recipe import recipe_for
 from suite.registry import registry
@@ -421,10 +421,16 @@ def test_names_of_one_recipe_are_run_once_and_listed_before(levelfield: Levelfie
     code, out, _ = levelfield(*command, "2", "--dry-run")
     assert code == 0
     runs = r"4 runs, processor time unknown"
-    assert re.search(rf"^same +{runs} +toy: toy-more x2, reference x2$", out, re.M)
-    assert re.search(rf"^same/descent +{runs} +toy: toy-more x2, reference x2$", out, re.M)
+    assert re.search(rf"^same +{runs} +unknown +toy: toy-more x2, reference x2$", out, re.M)
+    assert re.search(rf"^same/descent +{runs} +unknown +toy: toy-more x2, reference x2$", out, re.M)
     assert out.endswith(f"\nall claims together, no run twice: {runs}\n")
     assert not (toy / "out").exists()
+
+    code, out, err = levelfield(*command, "2", "--run", "--hours", "1")
+    assert (code, err.splitlines()[:2]) == (0, [f"missing: {runs}", "within 1 h: 0 of 2 comparisons, no run"])
+    assert not (toy / "log").exists()  # nobody knows what a run takes
+    code, _, err = levelfield(*command, "2", "--hours", "1")
+    assert (code, "give both" in err) == (2, True)
 
     code, out, err = levelfield(*command, "2", "--run", "--ids", "same/descent")
     assert (code, err.splitlines()[0]) == (0, f"missing: {runs}")
@@ -436,7 +442,7 @@ def test_names_of_one_recipe_are_run_once_and_listed_before(levelfield: Levelfie
         assert (claim["unknown"], [(m["method"], m["seed"]) for m in claim["missing"]]) == (
             0, [("toy-more", 2), ("reference", 2)],
         )  # fmt: skip
-        assert 0 < claim["seconds"] < 100
+        assert 0 < claim["seconds"] == claim["so_far"] < 100  # the second claim needs what the first does
     code, out, err = levelfield(*command, "2", "--run", "--json")
     assert {c["verdict"] for c in json.loads(out)["claims"]} == {"holds"}
     assert len((toy / "log").read_text().splitlines()) == 4  # nothing was missing
@@ -467,6 +473,35 @@ def test_the_time_of_a_run_is_that_of_runs_like_it() -> None:
         [RunSpec("digits-cnn", "gelu"), RunSpec("digits-cnn", "sam"), RunSpec("shapes-vit", "gelu")]
     )
     assert (seconds, unknown) == (10.0, 1)
+
+
+def spec(method: str, seed: int = 0) -> RunSpec:
+    return RunSpec("digits-cnn", method, seed=seed)
+
+
+def test_the_claim_goes_first_that_needs_the_least_beside_those_before() -> None:
+    known = times(
+        *(rows("digits-cnn", name, BASE[:1], cpu_seconds=s) for name, s in (("gelu", 2000.0), ("mish", 1000.0))),
+        rows("digits-cnn", "silu", BASE[:1], cpu_seconds=2500.0),
+    )
+    assert math.isnan(known.of(RunSpec("shapes-vit", "gelu")))
+    missing = {
+        "unknown": [RunSpec("shapes-vit", "gelu")],
+        "silu": [spec("silu")],
+        "both": [spec("gelu"), spec("mish"), spec("mish", 1)],
+        "gelu": [spec("gelu")],
+        "nothing": [],
+    }
+    steps = Plan(missing, missing).steps(known)
+    assert [(s.claim, s.specs, s.seconds) for s in steps[:3]] == [
+        ("gelu", [spec("gelu")], 2000.0),
+        ("both", [spec("mish"), spec("mish", 1)], 4000.0),  # less than silu once gelu has run
+        ("silu", [spec("silu")], 6500.0),
+    ]
+    assert [s.claim for s in steps[3:]] == ["unknown"]
+    assert math.isnan(steps[3].seconds)
+    for hours, fit in ((0.5, 0), (1.0, 1), (4000 / 3600, 2), (1.5, 2), (100.0, 3)):
+        assert within(steps, hours) == steps[:fit]
 
 
 def test_a_bad_ledger_or_id_is_one_message(levelfield: Levelfield, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -17,7 +18,7 @@ from suite.cli.show import interval_text, print_json, print_table
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from suite.claim_runs import Plan, ProcessorTime
+    from suite.claim_runs import Plan, ProcessorTime, Step
     from suite.claims import Judged
     from suite.runner.spec import RunSpec
     from suite.stats.claims import ClaimVerdict
@@ -33,6 +34,10 @@ def claims(
     ] = False,
     ids: Annotated[str, typer.Option(help="Claims, comma-separated, each with its variants; default: all.")] = "",
     seeds: Annotated[str, typer.Option(help="Seeds to run: a count or a list.")] = "5",
+    hours: Annotated[
+        float | None,
+        typer.Option(min=0, help="With --run: processor hours to spend, cheapest claims first; default: all it takes."),
+    ] = None,
     out: Annotated[Path, typer.Option(help="Results folder; runs go there.")] = Path("runs"),
     results: Annotated[
         list[Path] | None, typer.Option(help="Further results folders to judge by; default: results, if there.")
@@ -46,20 +51,27 @@ def claims(
     """Verdicts on papers' claims, with intervals: holds, does not separate, opposite, not tested."""
     from suite.claims import judge
 
+    if hours is not None and not run:
+        raise ValueError("--hours says how much --run may take: give both, or --dry-run alone for what all of it takes")
     chosen = select(read_ledger(ledger), split(ids))
     folders = [out, *(results if results is not None else [p for p in [Path("results")] if p.is_dir()])]
     why: list[str] = []
     if run or dry_run:
-        from suite.claim_runs import ProcessorTime, plan
+        from suite.claim_runs import ProcessorTime, plan, within
 
         stored = _rows(folders)
         needed, times = plan(chosen, parse_seeds(seeds), stored, device), ProcessorTime(stored)
+        steps = needed.steps(times)
         if dry_run:
-            _list_missing(needed, times, json)
+            _list_missing(needed, steps, times, json)
             return
+        now = steps if hours is None else within(steps, hours)
         if not json:
-            sys.stderr.write(f"missing: {_amount(needed.specs, times)}\n")
-        finished(launch(needed.specs, out, workers, cost=cost, quiet=json))
+            sys.stderr.write(f"missing: {_amount(_specs(steps), times)}\n")
+            if hours is not None:
+                counts = f"{len(now)} of {len(steps)} comparisons"
+                sys.stderr.write(f"within {hours:g} h: {counts}, {_amount(_specs(now), times)}\n")
+        finished(launch(_specs(now), out, workers, cost=cost, quiet=json))
         why = reasons(out, {spec.run_id for specs in needed.wanted.values() for spec in specs})
     judged = judge(chosen, _rows(folders))
     if json:
@@ -68,21 +80,33 @@ def claims(
         _report(judged, why)
 
 
-def _list_missing(needed: Plan, times: ProcessorTime, json: bool) -> None:
-    """The missing runs of each claim, those with the least processor time first."""
-    found = {name: (times.total(specs), specs) for name, specs in needed.missing.items() if specs}
-    ordered = sorted(found.items(), key=lambda item: (item[1][0][1] > 0, item[1][0][0]))
+def _specs(steps: Sequence[Step]) -> list[RunSpec]:
+    """Their runs, those of a claim together: what is stopped has settled the claims before."""
+    return [spec for step in steps for spec in step.specs]
+
+
+def _list_missing(needed: Plan, steps: Sequence[Step], times: ProcessorTime, json: bool) -> None:
+    """The missing runs of each claim, those first that need the least beside the ones before."""
     if json:
-        print_json(
-            [
-                {"claim": name, "seconds": seconds, "unknown": unknown, "missing": [_spec_facts(s) for s in specs]}
-                for name, ((seconds, unknown), specs) in ordered
-            ]
-        )
+        found = []
+        for step in steps:
+            missing = needed.missing[step.claim]
+            seconds, unknown = times.total(missing)
+            facts = {"claim": step.claim, "seconds": seconds, "unknown": unknown, "so_far": step.seconds}
+            found.append({**facts, "missing": [_spec_facts(spec) for spec in missing]})
+        print_json(found)
         return
-    rows = [{"claim": name, "time": _amount(specs, times), "runs": _runs_text(specs)} for name, (_, specs) in ordered]
-    print_table(rows, {"claim": "claim", "time": "missing", "runs": "runs"})
-    sys.stdout.write(f"\nall claims together, no run twice: {_amount(needed.specs, times)}\n")
+    rows = [
+        {
+            "claim": step.claim,
+            "time": _amount(needed.missing[step.claim], times),
+            "so_far": "unknown" if math.isnan(step.seconds) else _time(step.seconds),
+            "runs": _runs_text(needed.missing[step.claim]),
+        }
+        for step in steps
+    ]
+    print_table(rows, {"claim": "claim", "time": "missing", "so_far": "all so far", "runs": "runs"})
+    sys.stdout.write(f"\nall claims together, no run twice: {_amount(_specs(steps), times)}\n")
 
 
 def _spec_facts(spec: RunSpec) -> dict[str, Any]:
