@@ -14,7 +14,7 @@ from markupsafe import Markup
 from leaderboard.charts import extent, whisker, whisker_axis
 from leaderboard.model import Board
 from leaderboard.text import bounds_text, command, gain_text, number, seed_words
-from suite.claims import Claim, ClaimRun, Judged, TaskVerdict, judge, ledger
+from suite.claims import Claim, ClaimRun, Judged, TaskVerdict, judge, ledger, ledger_words
 from suite.stats import Interval
 
 PAGE = "claims.html"
@@ -65,6 +65,12 @@ class Claims:
         """Counts of the verdicts, in words."""
         words = [f"{count} {WORDS[verdict][count > 1]}" for verdict in WORDS if (count := self.counts[verdict])]
         return ", ".join(words) or "no comparison has its runs yet"
+
+    @cached_property
+    def among(self) -> str:
+        """How many of them stand among all, as a sentence; "" where none names a better side."""
+        words = ledger_words(self.judged)
+        return f"{words}." if words else ""
 
     @cached_property
     def catalogue(self) -> int:
@@ -119,12 +125,14 @@ def failed_text(verdict: TaskVerdict) -> str:
     return f"failed: A {verdict.failed[0]}, B {verdict.failed[1]}" if any(verdict.failed) else ""
 
 
-def could_see(judged: Judged) -> str:
-    """Why a comparison does not separate: what its runs could have shown, or what stands against their mean."""
+def aside(judged: Judged) -> str:
+    """What a verdict needs beside it: that it does not stand among all, or why a comparison does not separate."""
     total = judged.total
+    if judged.alone:
+        return f"by itself; not among all comparisons, q {number(judged.q, 2)}"
     if judged.word != "does not separate":
         return ""
-    better = judged.claim.direction.endswith("better")
+    better = judged.claim.ordered
     if better and (total.low > 0 or total.high < 0):
         words = {task.word for task in judged.tasks}
         return (

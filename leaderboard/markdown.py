@@ -63,14 +63,16 @@ def leaderboard(overviews: Iterable[Overview], claims: Claims) -> str:
 
 def _claims(claims: Claims) -> str:
     """Counts of the claims, and the verdicts of those with runs."""
-    text = f"## Claims\n\n{plural(claims.catalogue, 'claim')} of papers: {escape(claims.summary)}.\n"
+    among = f" {claims.among}" if claims.among else ""
+    text = f"## Claims\n\n{plural(claims.catalogue, 'claim')} of papers: {escape(claims.summary)}.{among}\n"
     if not claims.tested:
         return text
     rows = []
     for found in claims.tested:
         value, bounds = effect_text(found.total)
         effect = f"{value} ({bounds})" if bounds else value
-        rows.append([escape(found.claim.id), escape(found.claim.prediction), found.word, effect])
+        word = f"{found.word}, by itself" if found.alone else found.word
+        rows.append([escape(found.claim.id), escape(found.claim.prediction), word, effect])
     return text + "\n" + table(["claim", "predicted", "verdict", "A - B, seed sd"], rows, "lllr")
 
 

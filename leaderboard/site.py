@@ -402,7 +402,7 @@ def environment() -> Environment:
         "estimate": estimate_text, "registered": lambda: registry().methods, "describe_aggregate": describe,
         "claim_axis": stated.axis, "claim_effect": stated.effect_text, "claim_mark": stated.mark,
         "claim_classes": stated.CLASSES, "claim_sides": stated.sides, "claim_command": stated.command_line,
-        "claim_run_link": claim_run_link, "could_see": stated.could_see, "failed_text": stated.failed_text,
+        "claim_run_link": claim_run_link, "verdict_aside": stated.aside, "failed_text": stated.failed_text,
         "sheet_path": sheet_path,
         "legend": legend, "isfinite": math.isfinite, "change_score": comparison.score, "EQUAL": comparison.EQUAL,
     }  # fmt: skip

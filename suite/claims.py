@@ -53,6 +53,7 @@ METRICS: dict[str, tuple[str, tuple[str, ...]]] = {
 }
 _COMPARISON = ("a", "b", "tasks", "tier", "metric", "direction")
 _TEXTS = ("paper", "arxiv", "statement", "published", "tier", "metric", "direction", "reason")
+FALSE_DISCOVERIES = 0.05  # share of the verdicts that name a better side, over a whole ledger
 _NO_RUNS = "no runs of both sides yet"
 
 
@@ -122,6 +123,11 @@ class Claim:
     def methods(self) -> set[str]:
         """Names of the methods on either side, combinations by their parts."""
         return {part for arm in self.arms.values() for part in arm.method.split("+")}
+
+    @property
+    def ordered(self) -> bool:
+        """Whether one side is predicted to be better than the other."""
+        return self.direction.endswith("better")
 
     @property
     def prediction(self) -> str:
@@ -330,6 +336,8 @@ class Judged:
     tasks : verdict on each of the claim's tasks.
     runs : the runs behind them.
     why : why it is not tested; "" where it is.
+    q : where one side is predicted to be better: the lowest false discovery rate, over all such comparisons
+        judged together, at which the sides separate; nan elsewhere.
     """
 
     claim: Claim
@@ -337,10 +345,16 @@ class Judged:
     tasks: tuple[TaskVerdict, ...] = ()
     runs: tuple[ClaimRun, ...] = ()
     why: str = ""
+    q: float = math.nan
 
     @property
     def word(self) -> ClaimVerdict:
         return self.total.word
+
+    @property
+    def alone(self) -> bool:
+        """Whether its sides separate by themselves, but not among all the comparisons judged with it."""
+        return self.word in ("holds", "opposite") and self.q > FALSE_DISCOVERIES
 
 
 def judge(claims: Iterable[Claim], table: pa.Table) -> list[Judged]:
@@ -356,9 +370,28 @@ def judge(claims: Iterable[Claim], table: pa.Table) -> list[Judged]:
     ----------
     table : rows in the current schema (`suite.store.files.Read.table`).
     """
+    from suite.stats.ranks import benjamini_hochberg
+
     wanted = list(claims)
     rows = _Rows(wanted, table)
-    return [_judged(claim, rows) for claim in wanted]
+    found = [_judged(claim, rows) for claim in wanted]
+    several = [i for i, j in enumerate(found) if j.claim.ordered and math.isfinite(j.total.p)]
+    for i, q in zip(several, benjamini_hochberg([found[i].total.p for i in several]), strict=True):
+        found[i] = replace(found[i], q=float(q))
+    return found
+
+
+def ledger_words(judged: Iterable[Judged]) -> str:
+    """How many of the verdicts that name a better side stand among all such comparisons; "" where none does."""
+    ordered = [j for j in judged if not math.isnan(j.q)]
+    named = [j for j in ordered if j.word in ("holds", "opposite")]
+    if not named:
+        return ""
+    stand = sum(not j.alone for j in named)
+    return (
+        f"{stand} of the {len(named)} that find a better side stand at a false discovery rate of "
+        f"{FALSE_DISCOVERIES:.0%} over all {len(ordered)} comparisons that look for one"
+    )
 
 
 def _judged(claim: Claim, stored: _Rows) -> Judged:

@@ -7,15 +7,17 @@ import json
 import math
 import re
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pytest
+from scipy.stats import ttest_rel
 
 from suite.claim_runs import Plan, ProcessorTime, within
-from suite.claims import Arm, Claim, ClaimError, judge, ledger, parse, select
+from suite.claims import Arm, Claim, ClaimError, judge, ledger, ledger_words, parse, select
 from suite.recipe import recipe_for
 from suite.registry import registry
 from suite.runner.spec import RunSpec
@@ -233,6 +235,38 @@ def test_equality_is_judged_by_the_noise_of_the_task() -> None:
     no_worse = PLAIN.replace("A better", "A no worse")
     assert judged(no_worse, rows("shapes-cnn", "mish", far), rows("shapes-cnn", "relu", BASE)).word == "opposite"
     assert judged(no_worse, rows("shapes-cnn", "relu", far), rows("shapes-cnn", "mish", BASE)).word == "holds"
+
+
+def test_a_verdict_is_held_against_all_comparisons_that_look_for_a_better_side() -> None:
+    others = "".join(
+        PLAIN.replace("[mish-vs-relu]", f"[{name}]").replace('"mish"', f'"{name}"').replace('"A better"', f'"{way}"')
+        for name, way in (("gelu", "A better"), ("silu", "B better"), ("golu", "equal"), ("selu", "A better"))
+    )
+    found = judge(
+        parse(PLAIN + others),
+        pa.Table.from_pylist(
+            [
+                *rows("shapes-cnn", "relu", BASE), *rows("shapes-cnn", "mish", LESS), *rows("shapes-cnn", "golu", LESS),
+                *rows("shapes-cnn", "gelu", [0.49, 0.54, 0.46, 0.52, 0.49]),
+                *rows("shapes-cnn", "silu", [0.51, 0.60, 0.49, 0.53, 0.53]),
+            ],
+            schema=RUNS,
+        ),
+    )  # fmt: skip
+    assert [j.word for j in found] == ["holds", "does not separate", "holds", "opposite", "not tested"]
+    assert [j.alone for j in found] == [False] * 5
+    mish, gelu, silu = found[:3]
+    assert silu.total.p == pytest.approx(ttest_rel(BASE, [0.51, 0.60, 0.49, 0.53, 0.53]).pvalue)
+    assert (mish.q, silu.q, gelu.q) == pytest.approx((3 * mish.total.p, 1.5 * silu.total.p, gelu.total.p))
+    assert math.isnan(found[3].q)
+    assert math.isnan(found[4].q)
+    assert ledger_words(found) == (
+        "2 of the 2 that find a better side stand at a false discovery rate of 5% over all 3 comparisons that look for "
+        "one"
+    )
+    assert replace(silu, q=0.06).alone
+    assert ledger_words([mish, replace(silu, q=0.06)]).startswith("1 of the 2 ")
+    assert ledger_words(found[3:]) == ""
 
 
 def test_only_rows_that_may_be_compared_count() -> None:

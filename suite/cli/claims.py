@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from suite.claims import Arm, read_ledger, select
+from suite.claims import Arm, ledger_words, read_ledger, select
 from suite.cli.run import finished, launch, parse_seeds, reasons, split
 from suite.cli.show import interval_text, print_json, print_table
 
@@ -166,6 +166,7 @@ def as_json(judged: Judged) -> dict[str, Any]:
         "direction": claim.direction,
         "verdict": judged.word,
         "why": judged.why,
+        "q": judged.q,
         "total": vars(judged.total),
         "tasks": [vars(task) for task in judged.tasks],
         "runs": [vars(run) for run in judged.runs],
@@ -175,6 +176,7 @@ def as_json(judged: Judged) -> dict[str, Any]:
 def _report(judged: Sequence[Judged], why: Sequence[str]) -> None:
     tested = sorted((j for j in judged if j.claim.arms), key=lambda j: ORDER.index(j.word))
     columns = {"claim": "claim", "says": "says", "verdict": "verdict", "effect": "A - B, sd", "interval": "interval"}
+    columns["q"] = "q"
     if tested:
         print_table([_row(j) for j in tested], {**columns, "detectable": "detectable", "tasks": "tasks"})
     if len(tested) <= DETAILED:
@@ -196,7 +198,9 @@ def _summary(judged: Sequence[Judged]) -> str:
     words += [f"{waiting} wait for runs (--run)"] if waiting else []
     claims_of = len({j.claim.id.partition("/")[0] for j in judged})
     untested = sum(not j.claim.arms for j in judged)
-    return f"{claims_of} claims, {untested} of which no task tests; comparisons: {', '.join(words) or 'none'}"
+    found = f"{claims_of} claims, {untested} of which no task tests; comparisons: {', '.join(words) or 'none'}"
+    among = ledger_words(judged)
+    return f"{found}\n{among}" if among else found
 
 
 def _row(judged: Judged) -> dict[str, Any]:
@@ -209,6 +213,7 @@ def _row(judged: Judged) -> dict[str, Any]:
         "verdict": judged.word,
         "effect": total.difference,
         "interval": interval_text(total.low, total.high),
+        "q": judged.q if claim.ordered else None,
         "detectable": total.detectable if tested else None,
         "tasks": ", ".join(f"{words[word]} {word}" for word in ORDER if words[word]) if tested else judged.why,
     }
@@ -221,7 +226,7 @@ def _details(judged: Judged) -> None:
         "task": "task", "word": "verdict", "difference": "A - B", "interval": "interval", "n": "pairs", "p": "p",
         "detectable": "detectable", "margin": "margin", "failed": "failed, A and B",
     }  # fmt: skip
-    if claim.direction.endswith("better"):
+    if claim.ordered:
         del columns["margin"]
     rows = [
         {**vars(t), "interval": interval_text(t.low, t.high), "failed": f"{t.failed[0]}, {t.failed[1]}"}

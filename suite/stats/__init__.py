@@ -54,6 +54,7 @@ from suite.stats.power import (
 )
 from suite.stats.ranks import (
     Comparisons,
+    benjamini_hochberg,
     compact_letters,
     compare_all,
     first_place,
@@ -73,8 +74,8 @@ from suite.stats.verdict import GateDecision, t1_decision, t2_decision, unpaired
 
 __all__ = [
     "METRICS", "NO_VALUES", "REFERENCE", "Board", "BoardMetric", "Cells", "Claim", "Comparisons", "Equivalence",
-    "GateDecision",
-    "GatePower", "Interval", "PairedTest", "TableError", "best_of_k", "board_table", "bootstrap_interval",
+    "GateDecision", "GatePower", "Interval", "PairedTest", "TableError", "benjamini_hochberg", "best_of_k",
+    "board_table", "bootstrap_interval",
     "bradley_terry", "cell_speedups", "cell_states", "check_ladder", "check_runs", "claim_table", "claim_verdict",
     "compact_letters", "compare_all", "comparison_table", "default_looks", "effective_speedup", "elo_ratings",
     "error_spent", "first_place", "gate_detectable", "gate_failure", "gate_power", "holm", "interquartile_mean",

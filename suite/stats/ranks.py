@@ -55,6 +55,24 @@ def holm(p: npt.ArrayLike) -> FloatArray:
     return out
 
 
+def benjamini_hochberg(p: npt.ArrayLike) -> FloatArray:
+    """p values adjusted for the share of false discoveries: Benjamini and Hochberg (1995), (n,) -> (n,).
+
+    The i-th smallest is multiplied by n / i, kept non-decreasing and at most 1.
+    Of what is rejected where the result is <= q, at most a share q is false on
+    average, wrong signs counted in (Benjamini and Yekutieli 2005), for tests
+    that are independent or positively dependent.
+    """
+    values = np.asarray(p, dtype=np.float64)
+    if values.ndim != 1 or not np.all((values >= 0) & (values <= 1)):
+        raise ValueError("p values are a 1-d array in [0, 1]")
+    falling = np.argsort(-values, kind="stable")
+    scaled = values[falling] * len(values) / np.arange(len(values), 0, -1)
+    out = np.empty_like(values)
+    out[falling] = np.minimum(np.minimum.accumulate(scaled), 1.0)
+    return out
+
+
 def average_ranks(values: FloatArray) -> FloatArray:
     """Ranks along the first axis, 1 for the largest, ties sharing their mean rank: (M, ...) -> (M, ...)."""
     above = (values[None] > values[:, None]).sum(axis=1)

@@ -142,6 +142,22 @@ def test_markdown_has_the_verdicts(files: dict[str, bytes]) -> None:
     assert re.search(r"^\| stable \| mish better than gelu \| holds \| by failures \|$", text, re.M)
 
 
+def test_a_verdict_that_does_not_stand_among_all_is_marked(files: dict[str, bytes], monkeypatch: Any) -> None:
+    page = pages_of(files)["claims.html"].text
+    assert "2 of the 2 that find a better side stand at a false discovery rate of 5% over all 2 comparisons" in page
+    assert "by itself; not" not in page
+    monkeypatch.setattr("suite.claims.FALSE_DISCOVERIES", 1e-9)
+    strict = render(read_of(board_rows()))
+    found = {name: Page(part).text for name, part in rows_of_page(strict["claims.html"]).items()}
+    for name in ("sure", "stable"):
+        assert re.search(r"holds by itself; not among all comparisons, q \S+", found[name])
+    assert "not among all" not in found["sure/set"]
+    assert "holds by itself; not among all comparisons, q " in pages_of(strict)["method/mish.html"].text
+    assert re.search(
+        r"^\| stable \| mish better than gelu \| holds, by itself \|", strict["LEADERBOARD.md"].decode(), re.M
+    )
+
+
 def test_no_text_of_a_claim_becomes_markup(files: dict[str, bytes]) -> None:
     for path in ("claims.html", "method/mish.html"):
         source = files[path].decode()

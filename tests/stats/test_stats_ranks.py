@@ -16,6 +16,7 @@ from statsmodels.stats.multitest import multipletests
 from suite.stats import (
     Board,
     Comparisons,
+    benjamini_hochberg,
     compact_letters,
     compare_all,
     first_place,
@@ -41,6 +42,18 @@ def test_holm_by_hand():
     assert holm([0.04, 0.01, 0.03]).tolist() == pytest.approx([0.06, 0.03, 0.06])
     with pytest.raises(ValueError, match="p values"):
         holm([0.5, np.nan])
+
+
+@given(hnp.arrays(np.float64, st.integers(1, 12), elements=st.sampled_from([0.0, 1e-9, 0.01, 0.012, 0.04, 0.5, 1.0])))
+def test_benjamini_hochberg_is_scipys(p):
+    assert benjamini_hochberg(p) == pytest.approx(stats.false_discovery_control(p), abs=1e-15)
+
+
+def test_benjamini_hochberg_by_hand():
+    assert benjamini_hochberg([0.04, 0.01, 0.03, 0.9]).tolist() == pytest.approx([0.16 / 3, 0.04, 0.16 / 3, 0.9])
+    assert benjamini_hochberg([]).tolist() == []
+    with pytest.raises(ValueError, match="p values"):
+        benjamini_hochberg([0.5, np.nan])
 
 
 @given(hnp.arrays(np.float64, (6, 3), elements=st.sampled_from([-np.inf, 0.0, 1.0, 2.0])))
