@@ -311,14 +311,19 @@ def test_merging_is_commutative_associative_and_idempotent(files: list[list[dict
         assert all(content == contents[0] for content in contents)
 
 
-def test_of_several_rows_of_one_run_a_good_one_wins_then_the_earliest(tmp_path: Path) -> None:
+def test_of_several_rows_of_one_run_a_good_one_wins_then_a_timed_one_then_the_earliest(tmp_path: Path) -> None:
     late, early = NOON + timedelta(hours=1), NOON
-    for i, r in enumerate(
-        [row(status="error", finished_at=early), row(score=1.0, finished_at=late), row(score=2.0, finished_at=early)]
-    ):
-        write_rows(tmp_path / f"{i}.parquet", [r])
+    rows = [
+        row(status="error", finished_at=early), row(score=1.0, finished_at=late), row(score=2.0, finished_at=early)
+    ]  # fmt: skip
+    for i, r in enumerate(rows):
+        write_rows(tmp_path / f"{i}.parquet", [r | {"cost_ratio": None}])
     (kept,) = read(tmp_path).table.to_pylist()
     assert (kept["status"], kept["score"]) == ("ok", 2.0)
+    write_rows(tmp_path / "timed.parquet", [row(score=3.0, cost_ratio=1.5, finished_at=late)])
+    write_rows(tmp_path / "failed.parquet", [row(status="error", cost_ratio=1.5, finished_at=early)])
+    (kept,) = read(tmp_path).table.to_pylist()
+    assert (kept["score"], kept["cost_ratio"]) == (3.0, 1.5)  # what its step costs is known
 
 
 def test_compacting_writes_one_file_a_tier_task_and_method_hash_and_is_byte_stable(tmp_path: Path) -> None:

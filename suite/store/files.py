@@ -205,8 +205,9 @@ def read(folders: Path | str | Iterable[Path | str]) -> Read:
     """Every result below the folders: unified, one row per run id, problems named.
 
     Rows of one run id agree by construction; of several, one that is more than
-    self-reported wins, then an ``ok`` row, then the earliest to finish, then the first by content, so that the order
-    of folders does not matter.
+    self-reported wins, then an ``ok`` row, then one whose step cost was measured,
+    then the earliest to finish, then the first by content, so that the order of
+    folders does not matter.
     """
     paths = [folders] if isinstance(folders, Path | str) else list(folders)
     result = Read()
@@ -236,11 +237,12 @@ def _unique(table: pa.Table) -> pa.Table:
     return table.sort_by(order)
 
 
-def _preferences(table: pa.Table) -> Iterator[tuple[bool, bool, str, str]]:
+def _preferences(table: pa.Table) -> Iterator[tuple[bool, bool, bool, str, str]]:
     """What each row is chosen by; the smallest wins."""
     for batch in table.combine_chunks().to_batches(max_chunksize=1000):  # slices of many chunks cost milliseconds each
         for row in batch.to_pylist():
-            yield (row["trust"] == SELF_REPORTED, row["status"] != "ok", str(row["finished_at"]), repr(row))
+            untimed = row["cost_ratio"] is None
+            yield row["trust"] == SELF_REPORTED, row["status"] != "ok", untimed, str(row["finished_at"]), repr(row)
 
 
 def with_trust(table: pa.Table, level: str) -> pa.Table:
