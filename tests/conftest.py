@@ -217,6 +217,16 @@ class Raises(Identity):
         raise ValueError("no line today <b>&amp;</b> \\u2192 \\U0001f600")
 
 
+@activation("toy-misfit")
+class Misfit(Identity):
+    """Does not apply to toys."""
+
+    def __init__(self):
+        from suite.train.workload import DoesNotApply
+
+        raise DoesNotApply("toys have no such thing")
+
+
 @activation("toy-missing", requires="a_package_that_is_not_there")
 class Missing(Identity):
     """Needs a package that is not there."""

@@ -455,6 +455,26 @@ def test_a_budget_of_seconds_is_a_recorded_number_of_steps_that_can_be_run_again
     assert Pool(out).charge([reference, dear], seconds=1.0) == charged
 
 
+@pytest.mark.usefixtures("toy")
+def test_a_step_that_fails_while_it_is_timed_is_a_row_and_the_rest_of_the_plan_is_run(tmp_path: Path) -> None:
+    specs = [RunSpec("toy", m, "smoke", 0) for m in ("reference", "toy-raises", "toy-misfit", "toy-missing")]
+    pool = Pool(tmp_path, workers=1)
+    charged = pool.charge(specs, seconds=0.1)
+    pool.run(charged)
+    rows = {r["method"]: (r["status"], r["message"], r["budget_kind"]) for r in read(tmp_path).table.to_pylist()}
+    assert rows == {
+        "reference": ("ok", "", "seconds"),
+        "toy-raises": ("error", rows["toy-raises"][1], "seconds"),
+        "toy-misfit": ("skipped", "toys have no such thing", "seconds"),
+        "toy-missing": ("skipped", rows["toy-missing"][1], "seconds"),
+    }
+    assert rows["toy-raises"][1].startswith("its step cost could not be measured: ValueError: no line today")
+    assert "a_package_that_is_not_there" in rows["toy-missing"][1]
+    again = Pool(tmp_path, workers=1)
+    assert again.charge(specs, seconds=0.1) == charged
+    assert again.run(charged).cached == 2  # what was skipped is tried again
+
+
 # ---------------------------------------------------------------- folders that cannot be used
 
 

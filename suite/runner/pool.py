@@ -146,10 +146,12 @@ class Pool:
         measured once and kept in the folder, so that a resumed plan is the same,
         and the number of steps stands in each row, so that a run can be repeated.
         A ratio that could not be measured to 3% is named in the progress's notes.
+        Where a method's step fails, the plan keeps its runs: `run` records why
+        in place of making them, as nobody knows how many steps are fair.
 
         Raises
         ------
-        ServerDied : a step cost could not be measured.
+        ServerDied : the server that measures ended.
         """
         prepare(self.out)
         try:
@@ -162,11 +164,11 @@ class Pool:
         charged, vague = [], {}
         for spec in specs:
             cost = costs.get(cost_key(spec))
-            if cost is None:
+            if cost is None and cost_key(spec) not in self.faults:
                 raise self._unmeasured(spec, cost_key(spec))
-            units = max(1.0, float(int(spec.given / cost["cost_ratio"])))
+            units = max(1.0, float(int(spec.given / cost["cost_ratio"]))) if cost else spec.given
             charged.append(replace(spec, budget=units, budget_kind="seconds"))
-            if not cost["precise"]:
+            if cost and not cost["precise"]:
                 vague[cost_key(spec)] = (
                     f"{spec.method} on {spec.task}: a step costs {cost['cost_ratio']:.2f} of the reference's, "
                     f"known only to {cost['cost_low']:.2f} to {cost['cost_high']:.2f}; a longer --cost narrows it"
@@ -211,7 +213,7 @@ class Pool:
         costs: dict[str, dict[str, Any]] = {}
         for key, run in {cost_key(s): replace(s, seed=0) for s in specs}.items():
             file = self.out / "costs" / f"{key}.json"
-            if _known_cost(file) is None:
+            if _known_cost(file) is None and key not in self.faults:
                 self.progress.running = {key: f"cost of {run.method} on {run.task}"}
                 self.report(self.progress)
                 self._time(key, run, file, seconds=seconds)
@@ -311,13 +313,11 @@ class Pool:
             return
         cause = f"killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
         message = f"the worker was {cause} in each of {MAX_ATTEMPTS} attempts; last output: {log[-400:] or 'none'}"
-        request = self._request("fail", spec, run_id, self._row(run_id)) | {"status": "error", "message": message}
         self.attempts[run_id] += 1
         if self.attempts[run_id] > MAX_ATTEMPTS + 2 and code >= 0:
             reason = log.splitlines()[-1] if log else "no output"
             raise StoreError(f"{self._row(run_id)}: the result could not be written: {reason}")
-        assert self.scorer
-        self.scorer.send(request | {"extra": self._extra(run_id, spec, costs)})
+        self._send_failure(run_id, spec, costs, "error", message)
 
     def _restart(self, flying: dict[str, RunSpec], costs: dict[str, dict[str, Any]]) -> None:
         """The server was killed: start another and send its runs again."""
@@ -335,7 +335,18 @@ class Pool:
     def _send_run(self, run_id: str, spec: RunSpec, costs: dict[str, dict[str, Any]]) -> None:
         assert self.trainer
         self.attempts[run_id] = self.attempts.get(run_id, self.before) + 1
-        self.trainer.send(self._run_request(run_id, spec, costs))
+        fault = self.faults.get(cost_key(spec)) if spec.budget_kind == "seconds" else None
+        if fault is not None:
+            self._send_failure(run_id, spec, costs, *_without_cost(fault))
+        else:
+            self.trainer.send(self._run_request(run_id, spec, costs))
+
+    def _send_failure(
+        self, run_id: str, spec: RunSpec, costs: dict[str, dict[str, Any]], status: str, message: str
+    ) -> None:
+        assert self.scorer
+        request = self._request("fail", spec, run_id, self._row(run_id)) | {"status": status, "message": message}
+        self.scorer.send(request | {"extra": self._extra(run_id, spec, costs)})
 
     def _run_request(self, run_id: str, spec: RunSpec, costs: dict[str, dict[str, Any]]) -> dict[str, Any]:
         request = self._request("run", spec, run_id, self._row(run_id))
@@ -471,6 +482,14 @@ def cost_key(spec: RunSpec) -> str:
     """Names the (task, tier, method, hyper-parameters, code) whose step cost is one."""
     scope = digest([task_hash(spec.info, spec.tier), spec.code, dict(spec.hp), spec.device], 12)
     return f"{spec.task}.{spec.tier}.{spec.method}.{scope}"
+
+
+def _without_cost(fault: str) -> tuple[str, str]:
+    """Status and message of a run whose steps cannot be counted, from the last line that the measurement said."""
+    kind, _, reason = fault.partition(": ")
+    if kind.rpartition(".")[2] in ("DoesNotApply", "DataUnavailable"):
+        return "skipped", reason
+    return "error", f"its step cost could not be measured: {fault}"
 
 
 def _known_cost(file: Path) -> dict[str, Any] | None:
