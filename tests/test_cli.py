@@ -14,6 +14,7 @@ import suite
 from suite.cli.run import parse_seeds, parse_settings, split
 from suite.cli.scaffold import TEMPLATES
 from suite.registry import RegistryError, scan
+from suite.runner.pool import Progress
 from suite.runner.spec import RunSpec
 from suite.store.files import read, write_bytes
 from suite.trust.static import check_method
@@ -151,6 +152,19 @@ def plan(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def command(plan: Path, *more: str) -> list[str]:
     return ["run", "--tasks", "toy", "--tier", "smoke", "--out", str(plan), *more]
+
+
+def test_only_what_was_named_is_said_to_have_no_place(
+    levelfield: Levelfield, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("suite.cli.run.launch", lambda specs, *_, **__: (Progress(), specs))
+    command = ["run", "--tier", "smoke", "--out", tmp_path]
+    assert "fits none" not in levelfield(*command, "--tasks", "digits-cnn")[2]
+    err = levelfield(*command, "--tasks", "digits-cnn,novels-gpt", "--methods", "relu,grpo", "--tier", "quick")[2]
+    assert err.splitlines()[:2] == [
+        "levelfield: novels-gpt has no tier 'quick' (it has smoke, standard)",
+        "levelfield: grpo (objective) fits none of the chosen tasks",
+    ]
 
 
 @pytest.mark.usefixtures("toy")

@@ -74,8 +74,10 @@ def run(
     indices = list(range(max_seeds)) if until_separated else parse_seeds(seeds)
     settings = parse_settings(hp or [])
     specs, notes = plan(where, chosen, tier, indices, hp=settings, device=device)
-    for note in notes if methods or tasks else []:
-        sys.stderr.write(f"levelfield: {note}\n")
+    named = {*split(methods), *split(tasks)}
+    for note in notes:
+        if note.partition(" ")[0] in named:  # of all methods, those that don't fit need no word
+            sys.stderr.write(f"levelfield: {note}\n")
     if not specs:
         raise ValueError("nothing to run: no chosen method fits a chosen task at this tier")
     if retry:
