@@ -21,6 +21,7 @@ from suite.runner.cost import (
     ElementCounter,
     counters,
     measure,
+    operations,
     paired_ratio,
     period,
     trimmed_interval,
@@ -138,6 +139,23 @@ def test_counters_of_a_real_task_repeat_and_tell_activations_apart() -> None:
     assert golu["flops"] == relu["flops"] > 1e6
     assert golu["elementwise"] > relu["elementwise"] > 0
     assert golu["saved_bytes"] > relu["saved_bytes"] > 0
+
+
+def test_a_backward_pass_that_differentiates_inside_is_counted() -> None:
+    inner, outer = torch.nn.Linear(4, 4, bias=False), torch.nn.Sequential(torch.nn.Linear(4, 4, bias=False))
+
+    def double(gradient: torch.Tensor) -> torch.Tensor:
+        with torch.enable_grad():
+            at = gradient.detach().requires_grad_()
+            return gradient + torch.autograd.grad(inner(at).sum(), at)[0]
+
+    def step() -> None:
+        x = outer(torch.ones(2, 4))
+        x.register_hook(double)
+        x.sum().backward()
+
+    # forward, gradient of the weight; inner forward, gradient of its input (that of the first input is not needed)
+    assert operations(step)["flops"] == 4 * 2 * 2 * 4 * 4
 
 
 def test_matrix_products_and_views_are_no_elements() -> None:

@@ -13,10 +13,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode, flop_registry
+from torch.utils.module_tracker import ModuleTracker
 
 Shape = Sequence[int]
 
@@ -223,7 +224,20 @@ _FORMULAS: dict[str, Callable[..., int]] = {
 }
 
 
+class _NoModules(ModuleTracker):
+    """Without torch's hooks on modules, which fail where a backward pass calls `autograd.grad`."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
 def counter() -> FlopCounterMode:
-    """A context that counts floating-point operations, as torch does where torch does."""
+    """A context that counts floating-point operations, as torch does where torch does; modules are not told apart."""
     packets = {getattr(aten, name): formula for name, formula in _FORMULAS.items() if hasattr(aten, name)}
-    return FlopCounterMode(display=False, custom_mapping={k: v for k, v in packets.items() if k not in flop_registry})
+    own = {k: v for k, v in packets.items() if k not in flop_registry}
+    found = FlopCounterMode(display=False, custom_mapping=own)
+    found.mod_tracker = _NoModules()
+    return found
