@@ -141,26 +141,32 @@ class ProcessorTime:
     def __init__(self, table: pa.Table) -> None:
         columns = ["task", "tier", "method", "set_hp", "status", "budget_kind", "budget", "trial", "cpu_seconds"]
         times: dict[tuple[str, ...], list[float]] = {}
-        for row in table.select(columns).to_pylist():
+        ratios: dict[str, list[float]] = {}
+        for row in table.select([*columns, "cost_ratio"]).to_pylist():
+            if row["cost_ratio"]:
+                ratios.setdefault(row["method"], []).append(row["cost_ratio"])
             plain = row["status"] == "ok" and row["trial"] == -1 and row["budget_kind"] == "steps"
             if plain and row["cpu_seconds"] and row["budget"] == _budget(row["task"], row["tier"]):
                 arm = row["task"], row["tier"], row["method"], canonical(read_json(row["set_hp"]) or {})
                 for length in (2, 3, 4):
                     times.setdefault(arm[:length], []).append(row["cpu_seconds"])
         self.medians = {key: statistics.median(values) for key, values in times.items()}
+        self.ratios = {method: statistics.median(values) for method, values in ratios.items()}
 
     def of(self, spec: RunSpec) -> float:
         """Processor seconds of a run: the median of its arm, else of its method, else of its task.
 
-        The task's is multiplied by the passes that a step of the method costs,
-        where the budget counts steps. nan where the task has no rows with a time.
+        The task's is multiplied by the step cost of each of the run's methods
+        where that was measured on any task, else by the passes that a step
+        takes, where the budget counts steps. nan where the task has no rows with a time.
         """
         arm = spec.task, spec.tier, spec.method, canonical(spec.hp)
         for length in (4, 3):
             if arm[:length] in self.medians:
                 return self.medians[arm[:length]]
-        passes = math.prod(entry.passes for entry in spec.entries) if spec.info.unit == "steps" else 1.0
-        return passes * self.medians.get(arm[:2], math.nan)
+        counted = spec.info.unit == "steps"
+        costs = [self.ratios.get(entry.name, entry.passes if counted else 1.0) for entry in spec.entries]
+        return math.prod(costs) * self.medians.get(arm[:2], math.nan)
 
     def total(self, specs: Iterable[RunSpec]) -> tuple[float, int]:
         """(processor seconds of the runs whose time is known, how many are not)."""

@@ -495,6 +495,7 @@ def test_the_time_of_a_run_is_that_of_runs_like_it() -> None:
         rows("digits-cnn", "mish", [None, None], cpu_seconds=0.1),
         rows("digits-cnn", "silu", BASE, cpu_seconds=9.0, budget=3.0),
         rows("convection", "reference", BASE, cpu_seconds=11.0),
+        [row("convection", "swish-trainable", 0, None, cost_ratio=3.0)],
     )
     assert known.of(RunSpec("digits-cnn", "gelu")) == 4.0
     assert known.of(RunSpec("digits-cnn", "leaky-relu", hp={"negative_slope": 1.0})) == 5.0
@@ -502,6 +503,7 @@ def test_the_time_of_a_run_is_that_of_runs_like_it() -> None:
     assert known.of(RunSpec("digits-cnn", "mish")) == known.of(RunSpec("digits-cnn", "silu")) == 3.0  # of all eleven
     assert known.of(RunSpec("digits-cnn", "sam")) == 6.0  # two passes a step
     assert known.of(RunSpec("convection", "extragradient")) == 11.0  # the budget counts passes
+    assert known.of(RunSpec("digits-cnn", "swish-trainable+sam")) == 18.0  # a step cost measured elsewhere
     assert math.isnan(known.of(RunSpec("digits-cnn", "gelu", "smoke")))
     seconds, unknown = known.total(
         [RunSpec("digits-cnn", "gelu"), RunSpec("digits-cnn", "sam"), RunSpec("shapes-vit", "gelu")]
