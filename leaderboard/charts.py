@@ -16,6 +16,7 @@ from leaderboard.text import MINUS
 WIDTH, HEIGHT = 640, 300
 LEFT, RIGHT, TOP, BOTTOM = 52, 116, 36, 40
 LABEL_STEP = 14  # least distance between two end labels
+Box = tuple[float, float, float, float]  # left, top, right, bottom
 CHARACTER = 6.6  # widest usual width of a label's character
 WHISKER_WIDTH, WHISKER_HEIGHT = 104, 18
 
@@ -54,7 +55,7 @@ class Point(NamedTuple):
 
 
 class Mark(NamedTuple):
-    """A horizontal line across a chart: a value and what it is."""
+    """A horizontal line across a chart: a value and what it is, "" where that is named already."""
 
     value: float
     label: str
@@ -181,10 +182,12 @@ def scatter(
     log_y: bool,
     marks: Sequence[Mark] = (),
     mark_x: float | None = None,
+    reach: tuple[float, float] = (-math.inf, math.inf),
 ) -> str:
     """Points with whiskers, the Pareto front joined; names where there is room, those of the front first.
 
-    Lines go across at `marks` and up at `mark_x`.
+    Lines go across at `marks` and up at `mark_x`. Points beyond `reach`, the
+    ends of the axis up, are arrows at its edge.
 
     Returns
     -------
@@ -195,10 +198,14 @@ def scatter(
         return ""
     right = WIDTH - 16
     xs = [v for p in shown for v in (p.x, p.x_low, p.x_high) if math.isfinite(v)]
-    ys = [v for p in shown for v in (p.y, p.y_low, p.y_high) if math.isfinite(v)]
-    across, up = Scale(xs, LEFT, right, log=True), Scale(ys, HEIGHT - BOTTOM, TOP, log=log_y)
-    parts = [_open("chart", title), *_axes(across, up, right, x_label, y_label)]
-    parts += _marks(marks, up, right)
+    ys = [min(max(v, reach[0]), reach[1]) for p in shown for v in (p.y, p.y_low, p.y_high) if math.isfinite(v)]
+    across, scale = Scale(xs, LEFT, right, log=True), Scale(ys, HEIGHT - BOTTOM, TOP, log=log_y)
+
+    def up(value: float) -> float:
+        return scale(min(max(value, reach[0]), reach[1]))
+
+    parts = [_open("chart", title), *_axes(across, scale, right, x_label, y_label)]
+    parts += _marks(marks, scale, right)
     if mark_x is not None and across.has(mark_x):
         x = across(mark_x)
         parts.append(f'<path class="mark" d="M{x:.1f} {TOP}V{HEIGHT - BOTTOM}"/>')
@@ -214,8 +221,13 @@ def scatter(
         parts.append(f'<path class="bar {p.kind}" d="{bars}"/>' if bars else "")
         radius = 4.5 if p.front or p.kind == "reference" else 3.2
         name = f"<title>{escape(p.name)}</title>"
-        parts.append(f'<circle class="dot {p.kind}" cx="{x:.1f}" cy="{y:.1f}" r="{radius}">{name}</circle>')
-    parts += _point_labels([(across(p.x), up(p.y), p) for p in shown], right)
+        if reach[0] <= p.y <= reach[1]:
+            parts.append(f'<circle class="dot {p.kind}" cx="{x:.1f}" cy="{y:.1f}" r="{radius}">{name}</circle>')
+        else:
+            way = 7 if p.y < reach[0] else -7
+            parts.append(f'<path class="dot {p.kind}" d="M{x:.1f} {y + way / 2:.1f}l-4 {-way}h8z">{name}</path>')
+    named = [_label_box(m, scale) for m in marks if m.label and scale.has(m.value)]
+    parts += _point_labels([(across(p.x), up(p.y), p) for p in shown], right, named)
     return "".join(parts) + "</svg>"
 
 
@@ -302,7 +314,8 @@ def _marks(marks: Sequence[Mark], up: Scale, right: float) -> list[str]:
         if up.has(mark.value):
             y = up(mark.value)
             parts.append(f'<path class="mark" d="M{LEFT} {y:.1f}H{right}"/>')
-            parts.append(f'<text class="tick" x="{LEFT + 6}" y="{y - 4:.1f}">{escape(mark.label)}</text>')
+            if mark.label:
+                parts.append(f'<text class="tick" x="{LEFT + 6}" y="{y - 4:.1f}">{escape(mark.label)}</text>')
     return parts
 
 
@@ -345,10 +358,19 @@ def spread(places: Sequence[float], step: float, low: float, high: float) -> lis
     return [min(max(start, low), max(last, low)) + i * step for i, start in enumerate(starts)]
 
 
-def _point_labels(points: Sequence[tuple[float, float, Point]], right: float) -> list[str]:
-    """Names of points where they cover no other name, and of those off the front no other point either."""
+def _label_box(mark: Mark, up: Scale) -> Box:
+    """Where `_marks` writes a line's label."""
+    y = up(mark.value) - 4
+    return LEFT + 6, y - 10, LEFT + 6 + CHARACTER * len(mark.label), y + 2
+
+
+def _point_labels(points: Sequence[tuple[float, float, Point]], right: float, named: Sequence[Box]) -> list[str]:
+    """Names of points where they cover no other name, and of those off the front no other point either.
+
+    `named` are the places of the names that are there already.
+    """
     dots = [(x - 4, y - 4, x + 4, y + 4) for x, y, _ in points]
-    taken: list[tuple[float, float, float, float]] = []
+    taken: list[Box] = [*named]
     parts = []
     for x, y, p in sorted(points, key=lambda q: (not q[2].front, q[2].kind != "reference", q[0], q[2].name)):
         width = CHARACTER * len(p.name)
@@ -363,7 +385,7 @@ def _point_labels(points: Sequence[tuple[float, float, Point]], right: float) ->
     return parts
 
 
-def _overlap(a: tuple[float, float, float, float], b: tuple[float, float, float, float]) -> bool:
+def _overlap(a: Box, b: Box) -> bool:
     return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
 
 

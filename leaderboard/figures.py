@@ -135,12 +135,22 @@ def cost_quality(sheet: Sheet) -> Figure | None:
     ]  # fmt: skip
     title = f"{sheet.task}: score against {'step cost' if timed else 'training seconds'}"
     label = "time of a step, reference = 1" if timed else "training seconds"
-    chart = scatter(points, label, axis_label(sheet), title, _log(sheet), _marks(sheet), 1.0 if timed else None)
+    ends = _ends(sheet)
+    mark = 1.0 if timed else None
+    chart = scatter(points, label, axis_label(sheet), title, _log(sheet), _marks(sheet), mark, ends)
     what = "the time of one training step, with 95% intervals" if timed else (
         "the seconds that training took, from the fastest to the slowest seed; nothing else on the machine was "
         "held still, so that small differences in seconds mean nothing"
     )  # fmt: skip
-    return Figure(Markup(chart), f"Cost and quality: test score against {what}. {FRONT}")
+    far = " Arrows stand for scores beyond the axis." if any(not ends[0] <= p.y <= ends[1] for p in points) else ""
+    return Figure(Markup(chart), f"Cost and quality: test score against {what}. {FRONT}{far}")
+
+
+def _ends(sheet: Sheet) -> tuple[float, float]:
+    """Ends of an axis of scores: as far from the reference's as the axis of the differences to it goes."""
+    if sheet.reference is None or not sheet.reference.n or not sheet.reach > 0:
+        return -math.inf, math.inf
+    return sheet.reference.score.value - sheet.reach, sheet.reference.score.value + sheet.reach
 
 
 def _of_one_machine(sheet: Sheet) -> list[Cell]:
@@ -172,7 +182,7 @@ def headline_costs(table: SlotTable) -> Figure | None:
     title = f"{slot_words(table.slot).title}: {label} against step cost"
     chart = scatter(
         points, "time of a step, reference = 1", f"{label}, higher is better", title, speedup,
-        [Mark(1.0 if speedup else 0.0, "reference")], 1.0,
+        [Mark(1.0 if speedup else 0.0, "")], 1.0,
     )  # fmt: skip
     return Figure(Markup(chart), f"{title}, with 95% intervals over seeds. {FRONT}")
 

@@ -532,7 +532,7 @@ def build(table: pa.Table, problems: Iterable[str] = ()) -> Board:
     sheets = {}
     for part in sorted(slices, key=lambda s: s.order):
         for task in sorted(slices[part]):
-            base = slices.get(Slice(part.tier), {}).get(task, []) if part.trials else []
+            base = [] if part.main else slices.get(Slice(part.tier), {}).get(task, [])
             references = [r for r in base if r.method == REFERENCE]
             sheet = _sheet(part, task, [*slices[part][task], *references], left)
             if sheet.cells:
@@ -600,7 +600,12 @@ def hardware_class(environment: str) -> str:
 
 
 def _sheet(part: Slice, task: str, runs: Sequence[Run], left: dict[str, set[int]]) -> Sheet:
-    """One task's cells from all its rows in a slice; `left` takes the rows that are left out, by reason."""
+    """One task's cells from all its rows in a slice; `left` takes the rows that are left out, by reason.
+
+    A slice beside the main one has the reference's runs at equal steps as well. They are the
+    reference that searched methods stand beside, and everybody's ladder: a share of the
+    reference's steps is that share of its device time.
+    """
     newest = max(runs, key=lambda r: (r.finished, r.run_id))
     current = [r for r in runs if r.task_hash == newest.task_hash]
     left[OLDER] |= {r.row for r in runs if r.task_hash != newest.task_hash}
@@ -608,12 +613,12 @@ def _sheet(part: Slice, task: str, runs: Sequence[Run], left: dict[str, set[int]
     sheet = Sheet(task, part)
     by_method: dict[str, list[Run]] = {}
     for run in current:
-        if part.kind == "steps" and run.budget != full:
+        if run.budget_kind == "steps" and run.budget != full:
             if run.method == REFERENCE:
                 sheet.ladder.append((run.budget / full, run))
             else:
                 left["a budget other than the tier's"].add(run.row)
-        else:
+        elif run.budget_kind == part.kind or part.trials:
             by_method.setdefault(run.method, []).append(run)
     sheet.ladder.sort(key=lambda pair: (pair[0], pair[1].seed, pair[1].run_id))
     kept = {method: _latest(found, left) for method, found in sorted(by_method.items())}

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from test_board_model import rows_of, table
 
 from leaderboard.charts import (
     Mark,
@@ -30,8 +31,9 @@ from leaderboard.charts import (
     whisker,
     whisker_axis,
 )  # fmt: skip
-from leaderboard.figures import pareto
+from leaderboard.figures import cost_quality, pareto
 from leaderboard.maps import LEVELS, SEQUENTIAL, palette, pde_maps, png, profile
+from leaderboard.model import build
 from leaderboard.prose import inline, scripts, typeset
 from leaderboard.text import (
     bounds_text,
@@ -199,6 +201,39 @@ def test_names_in_a_scatter_plot_cover_neither_each_other_nor_another_point() ->
     for i, (x, y, w) in enumerate(boxes):
         for u, v, z in boxes[:i]:
             assert x + w <= u or u + z <= x or abs(y - v) >= 12
+
+
+def test_a_point_beyond_the_reach_of_a_scatter_plot_is_an_arrow_at_its_edge() -> None:
+    points = [
+        Point("near", 1.0, 1.0, NAN, NAN, 0.5, 1.5),
+        Point("high", 2.0, 1e9, NAN, NAN, -1e9, 3e9),
+        Point("low", 3.0, -1e9, NAN, NAN, NAN, NAN),
+    ]
+    marks = [Mark(2.0, "chance"), Mark(1.0, "")]
+    chart = chart_of(scatter(points, "cost", "loss", "t", False, marks, reach=(0.0, 2.0)))
+    assert [dot.findtext("title") for dot in chart.findall("circle")] == ["near"]
+    arrows = {str(p.findtext("title")): str(p.get("d")) for p in chart.findall("path") if p.findtext("title")}
+    tips = {name: float(re.match(r"M\S+ (\S+)l-4 (-?7)h8z", d)[1]) for name, d in arrows.items()}  # type: ignore[index]
+    (dot,) = (float(str(c.get("cy"))) for c in chart.findall("circle"))
+    assert tips["high"] < dot < tips["low"]
+    ticks = [t.text for t in chart.findall("text") if t.get("class") == "tick"]
+    assert "chance" in ticks
+    assert "" not in ticks
+    assert not any("M" in str(t) for t in ticks)  # no millions on the axis
+
+
+def test_a_cost_chart_reaches_as_far_as_the_differences_to_the_reference() -> None:
+    rows = [
+        *rows_of("toy", "reference", [1.0, 1.1, 1.2], cost_ratio=1.0),
+        *rows_of("toy", "golu", [0.9, 1.0, 1.1], cost_ratio=1.2),
+        *rows_of("toy", "mish", [1.2, 1.3, 1.4], cost_ratio=1.1),
+        *rows_of("toy", "silu", [1e9, 2e9, 3e9], cost_ratio=1.1),
+    ]
+    (sheet,) = build(table(rows)).sheets.values()
+    figure = cost_quality(sheet)
+    assert figure is not None
+    assert figure.caption.endswith(" Arrows stand for scores beyond the axis.")
+    assert [dot.findtext("title") for dot in chart_of(figure.chart).findall("circle")] == ["golu", "mish", "reference"]
 
 
 # ---------------------------------------------------------------- maps

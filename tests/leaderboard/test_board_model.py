@@ -287,6 +287,22 @@ def test_equal_seconds_make_a_board_for_each_machine_class() -> None:
     assert all(part.kind == "seconds" and len(board.sheets[part, "toy"].cells) == 2 for part in board.slices)
 
 
+def test_the_ladder_is_that_of_equal_seconds_too() -> None:
+    ladder = [r for share in (0.5, 2.0) for r in rows_of("toy", "reference", [1.2 / share] * 3, budget=100 * share)]
+    facts = {"budget_kind": "seconds"}
+    timed = [*rows_of("toy", "reference", [1.1, 1.2, 1.3], **facts), *rows_of("toy", "golu", [0.8, 0.9, 1.0], **facts)]
+    timed = [r | {"run_id": r["run_id"] + "s"} for r in timed]
+    found = build(table([*golden(), *ladder, *timed]))
+    part = next(s for s in found.slices if s.kind == "seconds")
+    sheet = found.sheets[part, "toy"]
+    assert [r.run_id for r in sheet.cells["reference"].runs] == [r["run_id"] for r in timed[:3]]
+    assert sorted(sheet.rungs) == [0.5, 2.0]
+    assert found.sheets[QUICK, "toy"].rungs == sheet.rungs
+    (slot,) = next(v for v in overviews(found) if v.slice == part).tables
+    speed = {r.method: r.speedup.value for r in slot.rows if r.speedup}
+    assert speed == {"reference": 1.0, "golu": pytest.approx(2 ** ((1.2 - 0.9) / 0.6))}  # between 1.2 at 1 and 0.6 at 2
+
+
 def test_hyper_parameters_set_by_hand_are_left_out() -> None:
     board = build(table([*golden(), *rows_of("toy", "lion", [0.1], set_hp='{"lr": 1}')]))
     assert "lion" not in board.methods
