@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from suite.recipe import REFERENCE, Recipe
 from suite.runner import flops
-from suite.runner.execute import make_workload
+from suite.runner.execute import make_workload, require
 from suite.runner.spec import RunSpec
 from suite.train.loop import Trainer
 from suite.trust import traps
@@ -76,8 +76,10 @@ def guarded_measure(spec: RunSpec, seconds: float, itself: bool = False) -> dict
 
     Raises
     ------
+    Skipped : a package that the method needs is not there.
     Tampered : the method changed what is not its own, such as a clock.
     """
+    require(spec)
     with traps.guard(spec, spec.info.factory(spec.info)):
         return measure(spec, seconds, itself)
 

@@ -118,7 +118,7 @@ def _train(spec: RunSpec, task: Any, outcome: Outcome, checkpoint: tuple[Path, f
 
     started = time.perf_counter()
     base_memory = _peak_memory(spec.device)
-    _require(spec)
+    require(spec)
     try:
         workload = make_workload(spec, task)
         trainer = Trainer(workload, workload.context.recipe, spec.given)
@@ -181,7 +181,8 @@ def make_workload(spec: RunSpec, task: Any = None) -> Any:
     return workload
 
 
-def _require(spec: RunSpec) -> None:
+def require(spec: RunSpec) -> None:
+    """Raise `Skipped` where a package that a method of the run needs is not there."""
     import importlib.util
 
     for choice in spec.recipe.choices.values():

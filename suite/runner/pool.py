@@ -487,7 +487,7 @@ def cost_key(spec: RunSpec) -> str:
 def _without_cost(fault: str) -> tuple[str, str]:
     """Status and message of a run whose steps cannot be counted, from the last line that the measurement said."""
     kind, _, reason = fault.partition(": ")
-    if kind.rpartition(".")[2] in ("DoesNotApply", "DataUnavailable"):
+    if kind.rpartition(".")[2] in ("DoesNotApply", "DataUnavailable", "Skipped"):
         return "skipped", reason
     return "error", f"its step cost could not be measured: {fault}"
 
