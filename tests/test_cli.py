@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from collections.abc import Callable
@@ -354,8 +355,13 @@ def test_a_method_is_one_file_of_fifteen_lines(entry: Callable[..., Path]) -> No
     assert result.status == "ok", result.message
 
 
-@pytest.mark.parametrize("slot", TEMPLATES)
-@pytest.mark.parametrize("name", ["my-first", "3d-thing", "lambda"])
+@pytest.mark.parametrize(
+    ("slot", "name"),
+    [
+        pytest.param(slot, name, marks=[pytest.mark.slow] if name != "my-first" and slot != "activation" else [])
+        for slot, name in itertools.product(TEMPLATES, ("my-first", "3d-thing", "lambda"))
+    ],
+)
 def test_a_new_file_is_a_method_that_works_already(
     slot: str, name: str, levelfield: Levelfield, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

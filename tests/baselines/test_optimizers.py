@@ -99,8 +99,13 @@ def undecayed(name: str) -> dict[str, float]:
 
 
 @every
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
-@pytest.mark.parametrize("at", [1, 6])
+@pytest.mark.parametrize(
+    ("dtype", "at"),
+    [
+        (torch.float32, 1), (torch.float32, 6), (torch.float64, 6), (torch.bfloat16, 6),
+        pytest.param(torch.float64, 1, marks=pytest.mark.slow), pytest.param(torch.bfloat16, 1, marks=pytest.mark.slow),
+    ],
+)  # fmt: skip
 def test_a_state_dict_round_trip_changes_nothing(name, dtype, at):
     whole, first, second = Run(name, dtype), Run(name, dtype), Run(name, dtype)
     for t in range(TOTAL):

@@ -72,7 +72,9 @@ def gumbel_board(rng, tasks, seeds):
     return Board(cells, rounds=300)
 
 
-@pytest.mark.parametrize(("tasks", "seeds"), [(1, 5), (1, 10), (2, 3), (3, 3), (5, 2), (10, 3), (20, 2)])
+@pytest.mark.parametrize(
+    ("tasks", "seeds"), [(1, 5), (1, 10), (2, 3), (3, 3), (5, 2), pytest.param(10, 3, marks=pytest.mark.slow), (20, 2)]
+)
 def test_coverage_of_elo(tasks, seeds):
     rng = np.random.default_rng(10 * tasks + seeds)
     truth = 1000 + 400 / np.log(10) * STRENGTHS[:3]

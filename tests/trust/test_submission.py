@@ -260,6 +260,7 @@ def test_what_is_reproduced_is_taken_in_with_its_source_and_a_record(
     assert set(sheet.cells) == {"my-leaky", "reference"}
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(bool(unavailable()), reason=unavailable() or "bubblewrap works")
 def test_a_bundle_is_reproduced_in_the_sandbox(place: Place, levelfield: Levelfield) -> None:
     code, out, err = levelfield("verify", place.file, "--sandbox", "require", "--every-task")

@@ -170,6 +170,7 @@ def outside(tricks: Tricks, name: str, sandbox: Sandbox) -> tuple[dict[str, str]
     return json.loads(message[message.index("{") : message.rindex("}") + 1]), done
 
 
+@pytest.mark.slow
 def test_without_a_sandbox_a_run_can_do_what_its_user_can(tricks: Tricks) -> None:
     """The control: every attempt that the sandbox is to stop succeeds here."""
     tried, done = outside(tricks, "open", Sandbox())
@@ -193,6 +194,7 @@ def test_in_the_sandbox_a_run_reaches_nothing_but_its_folder(tricks: Tricks) -> 
     assert done["reference"]["status"] == "ok"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not landlock.version(), reason="this kernel has no Landlock")
 def test_landlock_alone_keeps_writes_and_connections_away(tricks: Tricks) -> None:
     tried, done = outside(tricks, "landlock", Sandbox(landlock=True))
