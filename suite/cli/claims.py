@@ -175,10 +175,12 @@ def as_json(judged: Judged) -> dict[str, Any]:
 
 def _report(judged: Sequence[Judged], why: Sequence[str]) -> None:
     tested = sorted((j for j in judged if j.claim.arms), key=lambda j: ORDER.index(j.word))
-    columns = {"claim": "claim", "says": "says", "verdict": "verdict", "effect": "A - B, sd", "interval": "interval"}
-    columns["q"] = "q"
+    columns = {
+        "claim": "claim", "says": "says", "verdict": "verdict", "effect": "A - B, sd", "interval": "interval", "q": "q",
+        "detectable": "detectable", "tasks": "tasks",
+    }  # fmt: skip
     if tested:
-        print_table([_row(j) for j in tested], {**columns, "detectable": "detectable", "tasks": "tasks"})
+        print_table([_row(j) for j in tested], columns)
     if len(tested) <= DETAILED:
         for found in tested:
             _details(found)
