@@ -472,6 +472,11 @@ def test_a_step_that_fails_while_it_is_timed_is_a_row_and_the_rest_of_the_plan_i
     }
     assert rows["toy-raises"][1].startswith("its step cost could not be measured: ValueError: no line today")
     assert "a_package_that_is_not_there" in rows["toy-missing"][1]
+    assert pool.progress.notes == []  # the rows say it
+    steps = Pool(tmp_path / "steps", workers=1)
+    steps.run(specs[1:3], cost_seconds=0.1)
+    (note,) = steps.progress.notes
+    assert note.startswith("the step cost of toy-raises on toy could not be measured: ValueError: no line today")
 
 
 # ---------------------------------------------------------------- folders that cannot be used

@@ -132,6 +132,7 @@ class Pool:
         try:
             self._start_server([s for _, s in todo])
             costs = self._costs([s for _, s in todo], cost_seconds) if cost_seconds else {}
+            progress.notes += self._untimed(s for _, s in todo)
             self._runs(todo, costs)
         finally:
             self._stop_server()
@@ -239,6 +240,16 @@ class Pool:
             self.faults[key] = lines[-1] if lines else f"the method {error}"
             return
         write_bytes(file, json.dumps(cost, sort_keys=True).encode())
+
+    def _untimed(self, specs: Iterable[RunSpec]) -> list[str]:
+        """A sentence for each method whose runs are made without the step cost that was asked for."""
+        found = {}
+        for spec in specs:
+            key = cost_key(spec)
+            fault = self.faults.get(key)
+            if fault is not None and spec.budget_kind == "steps" and _without_cost(fault)[0] != "skipped":
+                found[key] = str(self._unmeasured(spec, key))
+        return list(found.values())
 
     def _unmeasured(self, spec: RunSpec, key: str) -> ServerDied:
         why = self.faults.get(key, "the worker server ended")
