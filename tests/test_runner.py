@@ -235,6 +235,9 @@ RUN = [
 ]
 
 
+SEEDS = 16  # of a plan that is stopped four times: enough that runs are left for the last, however fast the machine
+
+
 class Launcher:
     """``levelfield run`` in a process of its own."""
 
@@ -277,7 +280,7 @@ def story(tmp_path_factory: pytest.TempPathFactory, toy_environment: Environment
 
     def part(name: str, number: int | None, new: int) -> None:
         before, begun = len(finished_ids(told.out)), len(trainings(folder))
-        launcher = Launcher(toy_environment(folder), told.out, seeds=8)
+        launcher = Launcher(toy_environment(folder), told.out, seeds=SEEDS)
 
         def under_way() -> bool:
             """Enough is done since; for the server, a training has begun, for few runs may be left."""
@@ -327,9 +330,9 @@ def test_a_killed_launcher_loses_only_the_runs_under_way(story: Story) -> None:
 def test_the_next_launcher_finishes_the_plan_and_clears_up(story: Story) -> None:
     code, summary, _ = story.ends["server killed"]
     assert code == 0
-    assert len(story.done["server killed"]) == 16
+    assert len(story.done["server killed"]) == 2 * SEEDS
     assert summary["cached"] == len(story.done["kill"])
-    assert summary["done"] == 16 - summary["cached"]
+    assert summary["done"] == 2 * SEEDS - summary["cached"]
     assert summary["retried"] >= 1  # its server was killed under way
     assert story.left["server killed"] == set()
 
