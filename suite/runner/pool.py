@@ -166,7 +166,7 @@ class Pool:
         for spec in specs:
             cost = costs.get(cost_key(spec))
             if cost is None and cost_key(spec) not in self.faults:
-                raise self._unmeasured(spec, cost_key(spec))
+                raise ServerDied(self._unmeasured(spec, cost_key(spec)))
             units = max(1.0, float(int(spec.given / cost["cost_ratio"]))) if cost else spec.given
             charged.append(replace(spec, budget=units, budget_kind="seconds"))
             if cost and not cost["precise"]:
@@ -193,7 +193,7 @@ class Pool:
                 file = self.out / "costs" / f"fresh-{os.getpid()}-{i}.json"
                 self._time(file.stem, spec, file, seconds=seconds, itself=itself)
                 if not file.exists():
-                    raise self._unmeasured(spec, file.stem)
+                    raise ServerDied(self._unmeasured(spec, file.stem))
                 found.append(json.loads(file.read_text()))
                 file.unlink()
         finally:
@@ -248,12 +248,12 @@ class Pool:
             key = cost_key(spec)
             fault = self.faults.get(key)
             if fault is not None and spec.budget_kind == "steps" and _without_cost(fault)[0] != "skipped":
-                found[key] = str(self._unmeasured(spec, key))
+                found[key] = self._unmeasured(spec, key)
         return list(found.values())
 
-    def _unmeasured(self, spec: RunSpec, key: str) -> ServerDied:
+    def _unmeasured(self, spec: RunSpec, key: str) -> str:
         why = self.faults.get(key, "the worker server ended")
-        return ServerDied(f"the step cost of {spec.method} on {spec.task} could not be measured: {why}")
+        return f"the step cost of {spec.method} on {spec.task} could not be measured: {why}"
 
     def _runs(self, todo: list[tuple[str, RunSpec]], costs: dict[str, dict[str, Any]]) -> None:
         self.progress.phase = "running"
