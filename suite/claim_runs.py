@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from suite.claims import Arm, Claim, canonical, read_json, recipe_of
 from suite.recipe import REFERENCE
-from suite.registry import RegistryError, registry
+from suite.registry import Method, RegistryError, registry
 from suite.runner.spec import RunSpec
 
 if TYPE_CHECKING:
@@ -141,32 +141,38 @@ class ProcessorTime:
     def __init__(self, table: pa.Table) -> None:
         columns = ["task", "tier", "method", "set_hp", "status", "budget_kind", "budget", "trial", "cpu_seconds"]
         times: dict[tuple[str, ...], list[float]] = {}
-        ratios: dict[str, list[float]] = {}
-        for row in table.select([*columns, "cost_ratio"]).to_pylist():
+        ratios: dict[tuple[str, bool], list[float]] = {}
+        for row in table.select([*columns, "family", "cost_ratio"]).to_pylist():
             if row["cost_ratio"]:
-                ratios.setdefault(row["method"], []).append(row["cost_ratio"])
+                ratios.setdefault((row["method"], row["family"] == "pde"), []).append(row["cost_ratio"])
             plain = row["status"] == "ok" and row["trial"] == -1 and row["budget_kind"] == "steps"
             if plain and row["cpu_seconds"] and row["budget"] == _budget(row["task"], row["tier"]):
                 arm = row["task"], row["tier"], row["method"], canonical(read_json(row["set_hp"]) or {})
                 for length in (2, 3, 4):
                     times.setdefault(arm[:length], []).append(row["cpu_seconds"])
         self.medians = {key: statistics.median(values) for key, values in times.items()}
-        self.ratios = {method: statistics.median(values) for method, values in ratios.items()}
+        self.ratios = {key: statistics.median(values) for key, values in ratios.items()}
 
     def of(self, spec: RunSpec) -> float:
         """Processor seconds of a run: the median of its arm, else of its method, else of its task.
 
-        The task's is multiplied by the step cost of each of the run's methods
-        where that was measured on any task, else by the passes that a step
-        takes, where the budget counts steps. nan where the task has no rows with a time.
+        The task's is multiplied by what a unit of the budget costs with each of
+        the run's methods: as measured, on any task, else by the passes that a
+        step takes. nan where the task has no rows with a time.
         """
         arm = spec.task, spec.tier, spec.method, canonical(spec.hp)
         for length in (4, 3):
             if arm[:length] in self.medians:
                 return self.medians[arm[:length]]
-        counted = spec.info.unit == "steps"
-        costs = [self.ratios.get(entry.name, entry.passes if counted else 1.0) for entry in spec.entries]
+        costs = [self._cost(entry, spec.info.family == "pde") for entry in spec.entries]
         return math.prod(costs) * self.medians.get(arm[:2], math.nan)
+
+    def _cost(self, entry: Method, pde: bool) -> float:
+        """Cost of a unit of budget: of a gradient evaluation on a PDE task, of a step elsewhere."""
+        if (entry.name, pde) in self.ratios:
+            return self.ratios[entry.name, pde]
+        other = self.ratios.get((entry.name, not pde), entry.passes if pde else 1.0)
+        return other / entry.passes if pde else other * entry.passes
 
     def total(self, specs: Iterable[RunSpec]) -> tuple[float, int]:
         """(processor seconds of the runs whose time is known, how many are not)."""

@@ -166,7 +166,7 @@ def row(task: str, method: str, seed: int, score: float | None, **facts: Any) ->
     info = registry().task(task)
     number = f"{task}{method}{seed}{score}{sorted(facts.items())}"
     made = {
-        "run_id": hashlib.sha256(number.encode()).hexdigest()[:16], "schema_version": 1, "task": task,
+        "run_id": hashlib.sha256(number.encode()).hexdigest()[:16], "schema_version": 1, "task": task, "family": info.family,
         "task_hash": "t1", "method": method, "method_hash": "m1", "set_hp": "{}", "tier": "quick",
         "budget_kind": "steps", "budget": float(info.tiers["quick"].budget), "seed": seed, "trial": -1,
         "status": "ok" if score is not None else "diverged", "score": score,
@@ -503,8 +503,18 @@ def test_the_time_of_a_run_is_that_of_runs_like_it() -> None:
     assert known.of(RunSpec("digits-cnn", "mish")) == known.of(RunSpec("digits-cnn", "silu")) == 3.0  # of all eleven
     assert known.of(RunSpec("digits-cnn", "sam")) == 6.0  # two passes a step
     assert known.of(RunSpec("convection", "extragradient")) == 11.0  # the budget counts passes
-    assert known.of(RunSpec("digits-cnn", "swish-trainable+sam")) == 18.0  # a step cost measured elsewhere
+    assert known.of(RunSpec("digits-cnn", "swish-trainable+sam")) == 18.0  # a cost measured elsewhere
     assert math.isnan(known.of(RunSpec("digits-cnn", "gelu", "smoke")))
+    measured = times(
+        rows("digits-cnn", "reference", BASE, cpu_seconds=3.0),
+        rows("convection", "reference", BASE, cpu_seconds=11.0),
+        [row("digits-cnn", "extragradient", 0, None, cost_ratio=2.4)],
+        [row("convection", "sam", 0, None, cost_ratio=1.5)],
+    )
+    assert measured.of(RunSpec("digits-cnn", "extragradient")) == pytest.approx(7.2)
+    assert measured.of(RunSpec("convection", "extragradient")) == pytest.approx(13.2)  # 2.4 a step, of two evaluations
+    assert measured.of(RunSpec("convection", "sam")) == pytest.approx(16.5)
+    assert measured.of(RunSpec("digits-cnn", "sam")) == pytest.approx(9.0)
     seconds, unknown = known.total(
         [RunSpec("digits-cnn", "gelu"), RunSpec("digits-cnn", "sam"), RunSpec("shapes-vit", "gelu")]
     )
