@@ -105,7 +105,7 @@ def _chunks(table: Table, texts: Callable[[list[str]], list[str]]) -> Iterator[l
 def _column(name: str, values: list[Any], texts: Callable[[list[str]], list[str]]) -> list[Any]:
     if isinstance(values[0], str):
         return texts(values)
-    if not any(isinstance(v, float) for v in values):
+    if not any(issubclass(kind, float) for kind in set(map(type, values))):
         return values
     kind = int if name in _WHOLE else float
     return [kind(v) if v is not None and math.isfinite(v) else None for v in values]
@@ -123,6 +123,8 @@ def csv_bytes(table: Table) -> bytes:
 
 
 def _no_formulas(texts: list[str]) -> list[str]:
+    if not any(v.startswith(_FORMULA) for v in set(texts)):
+        return texts
     return [f"'{v}" if v.startswith(_FORMULA) else v for v in texts]
 
 

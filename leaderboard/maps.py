@@ -83,7 +83,6 @@ def draw(
     """A grid (first axis, second axis) with the first axis upwards, the second to the right, and a colour bar."""
     names = [escape(str(n)) for n in facts.get("axes") or ("first", "second")]
     lows, highs = facts.get("lows") or (0, 0), facts.get("highs") or (1, 1)
-    bar = np.linspace(high, low, 64)[:, None]
     right, bottom, text = (
         LEFT + SIDE,
         TOP + SIDE,
@@ -104,10 +103,16 @@ def draw(
         f'<svg class="map" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(part)}, '
         f'{number(low, 2)} to {number(high, 2)}">'
         + image.format(LEFT, TOP, SIDE, SIDE, png(grid[::-1], low, high, colours))
-        + image.format(right + 10, TOP, 12, SIDE, png(bar, low, high, colours))
+        + image.format(right + 10, TOP, 12, SIDE, colour_bar(tuple(colours), high > low))
         + "".join(text.format(f"{x:g}", f"{y:g}", anchor, label) for x, y, anchor, label in labels)
         + "</svg>"
     )
+
+
+@functools.lru_cache(maxsize=4)
+def colour_bar(colours: tuple[tuple[int, int, int], ...], several: bool) -> str:
+    """The colours from the highest value down to the lowest, or the lowest's where the map has one value only."""
+    return png(np.linspace(1.0 if several else 0.0, 0.0, 64)[:, None], 0.0, 1.0, colours)
 
 
 def png(values: npt.NDArray[np.float64], low: float, high: float, colours: Sequence[tuple[int, int, int]]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import html
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -17,7 +16,10 @@ from suite.recipe import REFERENCE
 
 MEGABYTE = 1e6
 FAILED = ' class="failed reason"'
-_quote = functools.lru_cache(maxsize=65536)(html.escape)
+
+
+def _quote(text: str) -> str:
+    return text if text.isalnum() else html.escape(text)
 
 
 def cell_page(board: Board, sheet: Sheet, cell: Cell, mean: figures.Figure | None) -> dict[str, Any]:

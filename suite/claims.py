@@ -30,7 +30,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from suite.facts import Paper
 from suite.recipe import REFERENCE, recipe_for
@@ -54,6 +54,7 @@ METRICS: dict[str, tuple[str, tuple[str, ...]]] = {
 _COMPARISON = ("a", "b", "tasks", "tier", "metric", "direction")
 _TEXTS = ("paper", "arxiv", "statement", "published", "tier", "metric", "direction", "reason")
 FALSE_DISCOVERIES = 0.05  # share of the verdicts that name a better side, over a whole ledger
+_NEVER = 2**63 - 1  # a row that does not say when it finished is the latest
 _NO_RUNS = "no runs of both sides yet"
 
 
@@ -454,10 +455,30 @@ def _margins(claim: Claim) -> dict[str, float]:
     return {task: max(n.sd, n.floor) for task, n in noise.items() if n is not None}
 
 
+class _Row(NamedTuple):
+    """What claims need of a result row: its place among the rows kept, and columns of the table."""
+
+    place: int
+    run_id: str
+    tier: str
+    task: str
+    task_hash: str
+    method: str
+    method_hash: str
+    set_hp: str | None
+    recipe: str | None
+    budget: float
+    seed: int
+    status: str
+    score: float | None
+    finished_at: int
+
+
 class _Rows:
     """The rows of a result table that claims may need, by what fixes an arm's cell."""
 
     def __init__(self, claims: Sequence[Claim], table: pa.Table) -> None:
+        import pyarrow as pa
         import pyarrow.compute as pc
 
         from suite.store.schema import SELF_REPORTED
@@ -483,15 +504,19 @@ class _Rows:
             pc.is_in(table["method"], value_set=_strings(methods)),
             pc.is_in(table["recipe"], value_set=_strings(sorted(recipes))),
         )
-        columns += ["method", "method_hash", "set_hp", "recipe", "budget", "seed", "status", "score", "metrics"]
-        self.cells: dict[tuple[str, str, str, str], list[dict[str, Any]]] = {}
+        kept = table.select([*_Row._fields[1:], "metrics"]).filter(pc.and_(plain, mine))
+        self.metrics = kept["metrics"].combine_chunks()
+        found = {name: kept[name].to_pylist() for name in _Row._fields[1:] if name != "finished_at"}
+        found["finished_at"] = kept["finished_at"].cast(pa.int64()).fill_null(_NEVER).to_pylist()
+        self.cells: dict[tuple[str, str, str, str], list[_Row]] = {}
         self.names: dict[tuple[str, str, str], set[tuple[str, str]]] = {}  # (method, settings) of equal recipes
-        for row in table.select(columns).filter(pc.and_(plain, mine)).to_pylist():
-            if (settings := read_json(row["set_hp"])) is not None:
-                name = row["method"], canonical(settings)
-                self.cells.setdefault((row["tier"], row["task"], *name), []).append(row)
-                if recipe := recipes.get(row["recipe"]):
-                    self.names.setdefault((row["tier"], row["task"], recipe), set()).add(name)
+        settings = {text: canonical(hp) for text in set(found["set_hp"]) if (hp := read_json(text)) is not None}
+        for row in map(_Row, range(kept.num_rows), *(found[name] for name in _Row._fields[1:])):
+            if row.set_hp in settings:
+                name = row.method, settings[row.set_hp]
+                self.cells.setdefault((row.tier, row.task, *name), []).append(row)
+                if recipe := recipes.get(row.recipe):
+                    self.names.setdefault((row.tier, row.task, recipe), set()).add(name)
 
     def of(self, claim: Claim, task: str, side: str, arm: Arm) -> list[ClaimRun]:
         """One run a seed of an arm on a task, by seed: its own, else the reference's or another's of its recipe."""
@@ -509,17 +534,16 @@ class _Rows:
         found = [
             row
             for row in self.cells.get((claim.tier, task, *name), [])
-            if row["task_hash"] == self.current[claim.tier, task] and row["budget"] == budget
-            and row["status"] != "skipped"
-        ]  # fmt: skip
-        found.sort(key=lambda r: (str(r["finished_at"]), r["run_id"]))
-        seeds = {row["seed"]: row for row in found if row["method_hash"] == found[-1]["method_hash"]}
+            if row.task_hash == self.current[claim.tier, task] and row.budget == budget and row.status != "skipped"
+        ]
+        found.sort(key=lambda r: (r.finished_at, r.run_id))
+        seeds = {row.seed: row for row in found if row.method_hash == found[-1].method_hash}
         runs = []
         for seed, row in seeds.items():
-            stated = dict(row["metrics"] or ()).get(claim.metric) if claim.metric else row["score"]
-            score = math.nan if stated is None or row["status"] != "ok" else float(stated)
-            if row["status"] != "ok" or math.isfinite(score):
-                runs.append(ClaimRun(side, task, seed, row["run_id"], row["status"], score))
+            stated = dict(self.metrics[row.place].as_py() or ()).get(claim.metric) if claim.metric else row.score
+            score = math.nan if stated is None or row.status != "ok" else float(stated)
+            if row.status != "ok" or math.isfinite(score):
+                runs.append(ClaimRun(side, task, seed, row.run_id, row.status, score))
         return runs
 
 

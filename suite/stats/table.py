@@ -121,9 +121,10 @@ class Cells:
         table = check_runs(runs)
         if table.empty:
             raise TableError("the runs table holds no attempted run")
-        methods = sorted(set(map(str, runs["method"])))
+        methods = sorted(map(str, runs["method"].unique()))
         places = {name: place for place, name in enumerate(methods)}
-        method = np.array([places[str(name)] for name in table["method"]], dtype=np.int64)
+        code, names = pd.factorize(table["method"])
+        method = np.array([places[str(name)] for name in names], dtype=np.int64)[code]
         task, tasks = pd.factorize(table["task"], sort=True)
         seed, seeds = pd.factorize(table["seed"], sort=True)
         shape = (len(methods), len(tasks), len(seeds))

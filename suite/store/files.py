@@ -225,10 +225,10 @@ def read(folders: Path | str | Iterable[Path | str]) -> Read:
 
 def _unique(table: pa.Table) -> pa.Table:
     """One row per run id, sorted by what a reader sorts by."""
-    same: dict[str, list[int]] = {}
-    for i, run_id in enumerate(table["run_id"].to_pylist()):
-        same.setdefault(run_id, []).append(i)
-    if len(same) < table.num_rows:
+    if pc.count_distinct(table["run_id"], mode="all").as_py() < table.num_rows:
+        same: dict[str, list[int]] = {}
+        for i, run_id in enumerate(table["run_id"].to_pylist()):
+            same.setdefault(run_id, []).append(i)
         several = [i for rows in same.values() if len(rows) > 1 for i in rows]
         preference = dict(zip(several, _preferences(table.take(several)), strict=True))
         best = [rows[0] if len(rows) == 1 else min(rows, key=preference.__getitem__) for rows in same.values()]
