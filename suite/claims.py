@@ -54,7 +54,6 @@ METRICS: dict[str, tuple[str, tuple[str, ...]]] = {
 _COMPARISON = ("a", "b", "tasks", "tier", "metric", "direction")
 _TEXTS = ("paper", "arxiv", "statement", "published", "tier", "metric", "direction", "reason")
 FALSE_DISCOVERIES = 0.05  # share of the verdicts that name a better side, over a whole ledger
-_NEVER = 2**63 - 1  # a row that does not say when it finished is the latest
 _NO_RUNS = "no runs of both sides yet"
 
 
@@ -456,7 +455,7 @@ def _margins(claim: Claim) -> dict[str, float]:
 
 
 class _Row(NamedTuple):
-    """What claims need of a result row: its place among the rows kept, and columns of the table."""
+    """What claims need of a result row: its place among the rows kept, oldest first, and columns of the table."""
 
     place: int
     run_id: str
@@ -471,14 +470,12 @@ class _Row(NamedTuple):
     seed: int
     status: str
     score: float | None
-    finished_at: int
 
 
 class _Rows:
     """The rows of a result table that claims may need, by what fixes an arm's cell."""
 
     def __init__(self, claims: Sequence[Claim], table: pa.Table) -> None:
-        import pyarrow as pa
         import pyarrow.compute as pc
 
         from suite.store.schema import SELF_REPORTED
@@ -489,29 +486,29 @@ class _Rows:
         plain = pc.and_(pc.equal(table["trial"], -1), pc.equal(table["budget_kind"], "steps"))
         plain = pc.and_(plain, pc.is_in(table["task"], value_set=_strings(tasks)))
         plain = pc.and_(plain, pc.not_equal(table["trust"].fill_null(""), SELF_REPORTED))
-        columns = ["tier", "task", "task_hash", "finished_at", "run_id"]
-        newest = table.select(columns).filter(plain).sort_by([("finished_at", "ascending"), ("run_id", "ascending")])
-        places = zip(newest["tier"].to_pylist(), newest["task"].to_pylist(), strict=True)
-        self.current = dict(zip(places, newest["task_hash"].to_pylist(), strict=True))
+        rows = table.select([*_Row._fields[1:], "finished_at", "metrics"]).filter(plain)
+        rows = rows.sort_by([("finished_at", "ascending"), ("run_id", "ascending")])
+        places = zip(rows["tier"].to_pylist(), rows["task"].to_pylist(), strict=True)
+        self.current = dict(zip(places, rows["task_hash"].to_pylist(), strict=True))
         arms = {(task, *arm_key(arm)): arm for c in tested for task in c.tasks for arm in c.arms.values()}
         self.recipes = {key: recipe_of(key[0], arm) for key, arm in arms.items()}
         wanted = set(self.recipes.values())
         stated = {
-            text: canonical(found) for text in pc.unique(table["recipe"]).to_pylist() if (found := read_json(text))
+            text: canonical(found) for text in pc.unique(rows["recipe"]).to_pylist() if (found := read_json(text))
         }
         recipes = {text: recipe for text, recipe in stated.items() if recipe in wanted}
         mine = pc.or_(
-            pc.is_in(table["method"], value_set=_strings(methods)),
-            pc.is_in(table["recipe"], value_set=_strings(sorted(recipes))),
+            pc.is_in(rows["method"], value_set=_strings(methods)),
+            pc.is_in(rows["recipe"], value_set=_strings(sorted(recipes))),
         )
-        kept = table.select([*_Row._fields[1:], "metrics"]).filter(pc.and_(plain, mine))
-        self.metrics = kept["metrics"].combine_chunks()
-        found = {name: kept[name].to_pylist() for name in _Row._fields[1:] if name != "finished_at"}
-        found["finished_at"] = kept["finished_at"].cast(pa.int64()).fill_null(_NEVER).to_pylist()
+        rows = rows.filter(mine)
+        self.metrics = rows["metrics"].combine_chunks()
         self.cells: dict[tuple[str, str, str, str], list[_Row]] = {}
         self.names: dict[tuple[str, str, str], set[tuple[str, str]]] = {}  # (method, settings) of equal recipes
-        settings = {text: canonical(hp) for text in set(found["set_hp"]) if (hp := read_json(text)) is not None}
-        for row in map(_Row, range(kept.num_rows), *(found[name] for name in _Row._fields[1:])):
+        settings = {
+            text: canonical(hp) for text in pc.unique(rows["set_hp"]).to_pylist() if (hp := read_json(text)) is not None
+        }
+        for row in map(_Row, range(rows.num_rows), *(rows[name].to_pylist() for name in _Row._fields[1:])):
             if row.set_hp in settings:
                 name = row.method, settings[row.set_hp]
                 self.cells.setdefault((row.tier, row.task, *name), []).append(row)
@@ -536,7 +533,6 @@ class _Rows:
             for row in self.cells.get((claim.tier, task, *name), [])
             if row.task_hash == self.current[claim.tier, task] and row.budget == budget and row.status != "skipped"
         ]
-        found.sort(key=lambda r: (r.finished_at, r.run_id))
         seeds = {row.seed: row for row in found if row.method_hash == found[-1].method_hash}
         runs = []
         for seed, row in seeds.items():

@@ -476,6 +476,9 @@ def test_a_step_that_fails_while_it_is_timed_is_a_row_and_the_rest_of_the_plan_i
     assert rows["toy-raises"][1].startswith("its step cost could not be measured: ValueError: no line today")
     assert "a_package_that_is_not_there" in rows["toy-missing"][1]
     assert pool.progress.notes == []  # the rows say it
+    again = Pool(tmp_path, workers=1)
+    assert again.charge(specs, seconds=0.1) == charged
+    assert again.run(charged).cached == 2  # what was skipped is tried again
     steps = Pool(tmp_path / "steps", workers=1)
     steps.run(specs[1:3], cost_seconds=0.1)
     (note,) = steps.progress.notes

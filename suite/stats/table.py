@@ -121,7 +121,7 @@ class Cells:
         table = check_runs(runs)
         if table.empty:
             raise TableError("the runs table holds no attempted run")
-        methods = sorted(map(str, runs["method"].unique()))
+        methods = sorted(set(map(str, runs["method"].unique())))
         places = {name: place for place, name in enumerate(methods)}
         code, names = pd.factorize(table["method"])
         method = np.array([places[str(name)] for name in names], dtype=np.int64)[code]
