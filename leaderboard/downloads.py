@@ -131,8 +131,12 @@ def _no_formulas(texts: list[str]) -> list[str]:
 def json_bytes(table: Table) -> bytes:
     """``{"columns": [...], "data": [[...], ...]}``, what pandas reads as orient="split"."""
     encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
-    parts = [encode(rows)[1:-1].encode() for rows in _chunks(table, list)]
-    return b'{"columns":' + encode(table.columns).encode() + b',"data":[' + b",".join(parts) + b"]}"
+    out = io.BytesIO()
+    out.write(b'{"columns":' + encode(table.columns).encode() + b',"data":[')
+    for i, rows in enumerate(_chunks(table, list)):
+        out.write(b"," * (i > 0) + encode(rows)[1:-1].encode())
+    out.write(b"]}")
+    return out.getvalue()
 
 
 def table_bytes(table: Table) -> bytes:

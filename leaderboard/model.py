@@ -25,6 +25,7 @@ from suite.registry import Method, TaskInfo, registry
 from suite.stats import NO_VALUES, Interval, compare_all, rank_intervals, t_interval, tie_letters, tier_groups
 from suite.stats import Board as StatsBoard
 from suite.stats.intervals import sample_sd
+from suite.store.files import texts
 from suite.store.schema import FIRST_HAND, SMOKE
 
 NAN = float("nan")
@@ -545,9 +546,7 @@ def _runs(table: pa.Table) -> list[Run]:
     """The rows as light tuples; equal texts are one object."""
     columns: dict[str, list[Any]] = {"row": list(range(table.num_rows))}
     for name in _TEXT:
-        encoded = table[name].combine_chunks().dictionary_encode()
-        words = ["" if w is None else w for w in encoded.dictionary.to_pylist()]
-        columns[name] = [words[i] if i >= 0 else "" for i in encoded.indices.fill_null(-1).to_pylist()]
+        columns[name] = texts(table[name].fill_null(""))
     for name in (*_NUMBERS, *_COUNTS):
         columns[name] = table[name].cast(pa.float64()).to_numpy().tolist()
     for name, missing in _INDICES.items():

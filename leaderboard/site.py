@@ -10,7 +10,7 @@ import math
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,6 +24,7 @@ from leaderboard import coverage as covered
 from leaderboard import downloads, figures, markdown, text
 from leaderboard import runs as cell_runs
 from leaderboard.aggregates import Aggregates, aggregates, describe, legend, pairing
+from leaderboard.beside import beside, room_beside
 from leaderboard.claims import Claims
 from leaderboard.commands import cell_command, cell_commands, task_command
 from leaderboard.model import NOT_RUN, Board, Run, Sheet, Slice, build, entry_of
@@ -40,6 +41,79 @@ from suite.store.schema import SMOKE
 
 STATIC = Path(__file__).parent / "static"
 MARKER = "static/board.js"  # a folder that holds it is a site of ours
+TWO_PROCESSES = 2000  # rows from which on a second process takes its share; of fewer, forking is most of it
+
+
+class _Site:
+    """What the pages share, computed once; the pages come in two parts, so that two processes can make them."""
+
+    def __init__(self, read: Read, board: Board | None = None) -> None:
+        release = pa.default_memory_pool().release_unused  # else what is freed stays ours: a third of the peak
+        release()
+        self.board = board or build(read.table, read.problems)
+        self.views = overviews(self.board)
+        self.tuned = searches(self.board)
+        self.claims = stated.claims(self.board, read.table)
+        release()
+        self.failures = [r for r in self.board.runs if r.failed]
+        self._shared = {
+            "board": self.board,
+            "failed_runs": len(self.failures),
+            "data": _data(self.board),
+            "claims": self.claims,
+        }
+
+    def _page(self, path: str, template: str, **values: Any) -> tuple[str, bytes]:
+        root = "../" * path.count("/")
+        html = environment().get_template(template).render(root=root, path=path, **self._shared, **values)
+        return path, html.encode()
+
+    def summary(self) -> Iterator[tuple[str, bytes]]:
+        """Downloads, boards, tasks and all other pages but those of `methods`."""
+        board, views = self.board, self.views
+        yield "runs.csv", downloads.csv_bytes(downloads.runs(board.runs))
+        yield "runs.json", downloads.json_bytes(downloads.runs(board.runs))
+        yield "runs.parquet", downloads.parquet_bytes(board)
+        for name, table in (("cells", downloads.cells(board)), ("standings", downloads.standings(views))):
+            yield f"{name}.csv", downloads.csv_bytes(table)
+            yield f"{name}.json", downloads.json_bytes(table)
+            yield f"{name}.parquet", downloads.table_bytes(table)
+        main = [v for v in views if v.slice.main and not v.family]
+        everything = [s for part in board.slices if part.main for s in board.of_slice(part)]
+        paired = {v.slice.key: pairing(v.sheets) for v in main}
+        others = _other_boards(board)
+        boards = protocols(views)
+        yield self._page(
+            "index.html", "index.html", overviews=main, others=others, sheets=everything, pairing=paired, beside=boards
+        )
+        for view in (v for v in views if v.family or not v.slice.main):
+            yield self._page(board_path(view.slice, view.family), "board.html", view=view, others=others)
+        for sheet in board.sheets.values():
+            yield self._page(sheet.path, "task.html", **_task(board, sheet, self.tuned))
+        yield self._page("overall.html", "overall.html", overviews=main, costs=_costs(main), beside=boards)
+        yield self._page("aggregates.html", "aggregates.html", groups=_aggregates(main))
+        skipped = [r for r in board.runs if r.status == NOT_RUN]
+        yield self._page(stated.PAGE, "claims.html")
+        yield self._page("failures.html", "failures.html", failures=self.failures, skipped=skipped)
+        yield self._page("coverage.html", "coverage.html", **_coverage(board))
+        yield "LEADERBOARD.md", markdown.leaderboard(main, self.claims).encode()
+        for file in sorted(STATIC.iterdir()):
+            yield f"static/{file.name}", file.read_bytes()
+
+    def methods(self) -> Iterator[tuple[str, bytes]]:
+        """A page a method and a page a cell of it."""
+        board = self.board
+        standings = _standings(self.views)
+        for method in (REFERENCE, *board.methods):
+            searched = self.tuned.get(method, [])
+            shown = _method(board, method)
+            rows = standings.get(method, [])
+            yield self._page(method_path(method), "method.html", searches=searched, standings=rows, **shown)
+            for sheet, cell in shown["cells"]:
+                path = sheet.cell_path(method)
+                if board.cell_path(cell) == path:
+                    curve = shown["curves"].get(sheet.path)
+                    yield self._page(path, "run.html", **cell_runs.cell_page(board, sheet, cell, curve))
 
 
 def pages(read: Read, board: Board | None = None) -> Iterator[tuple[str, bytes]]:
@@ -49,56 +123,9 @@ def pages(read: Read, board: Board | None = None) -> Iterator[tuple[str, bytes]]
     ----------
     board : the rows' board, where it is built already.
     """
-    pa.default_memory_pool().release_unused()  # what reading and sorting left: half of the peak at 100,000 rows
-    board = board or build(read.table, read.problems)
-    yield "runs.csv", downloads.csv_bytes(downloads.runs(board.runs))
-    yield "runs.json", downloads.json_bytes(downloads.runs(board.runs))
-    yield "runs.parquet", downloads.parquet_bytes(board)
-    views = overviews(board)
-    for name, table in (("cells", downloads.cells(board)), ("standings", downloads.standings(views))):
-        yield f"{name}.csv", downloads.csv_bytes(table)
-        yield f"{name}.json", downloads.json_bytes(table)
-        yield f"{name}.parquet", downloads.table_bytes(table)
-    main = [v for v in views if v.slice.main and not v.family]
-    failures = [r for r in board.runs if r.failed]
-    claims = stated.claims(board, read.table)
-    shared = {"board": board, "failed_runs": len(failures), "data": _data(board), "claims": claims}
-
-    def page(path: str, template: str, **values: Any) -> tuple[str, bytes]:
-        root = "../" * path.count("/")
-        return path, environment().get_template(template).render(root=root, path=path, **shared, **values).encode()
-
-    everything = [s for part in board.slices if part.main for s in board.of_slice(part)]
-    paired = {v.slice.key: pairing(v.sheets) for v in main}
-    others = _other_boards(board)
-    beside = protocols(views)
-    yield page(
-        "index.html", "index.html", overviews=main, others=others, sheets=everything, pairing=paired, beside=beside
-    )
-    for view in (v for v in views if v.family or not v.slice.main):
-        yield page(board_path(view.slice, view.family), "board.html", view=view, others=others)
-    tuned = searches(board)
-    standings = _standings(views)
-    for sheet in board.sheets.values():
-        yield page(sheet.path, "task.html", **_task(board, sheet, tuned))
-    for method in (REFERENCE, *board.methods):
-        searched = tuned.get(method, [])
-        shown = _method(board, method)
-        yield page(method_path(method), "method.html", searches=searched, standings=standings.get(method, []), **shown)
-        for sheet, cell in shown["cells"]:
-            path = sheet.cell_path(method)
-            if board.cell_path(cell) == path:
-                curve = shown["curves"].get(sheet.path)
-                yield page(path, "run.html", **cell_runs.cell_page(board, sheet, cell, curve))
-    yield page("overall.html", "overall.html", overviews=main, costs=_costs(main), beside=beside)
-    yield page("aggregates.html", "aggregates.html", groups=_aggregates(main))
-    skipped = [r for r in board.runs if r.status == NOT_RUN]
-    yield page(stated.PAGE, "claims.html")
-    yield page("failures.html", "failures.html", failures=failures, skipped=skipped)
-    yield page("coverage.html", "coverage.html", **_coverage(board))
-    yield "LEADERBOARD.md", markdown.leaderboard(main, claims).encode()
-    for file in sorted(STATIC.iterdir()):
-        yield f"static/{file.name}", file.read_bytes()
+    site = _Site(read, board)
+    yield from site.summary()
+    yield from site.methods()
 
 
 def render(read: Read) -> dict[str, bytes]:
@@ -117,19 +144,34 @@ def write(read: Read, out: Path, board: Board | None = None) -> list[str]:
         raise ValueError(f"{out} holds other files; choose an empty folder")
     out.parent.mkdir(parents=True, exist_ok=True)
     fresh = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
-    written = []
     try:
         with _no_collector():
-            for path, content in pages(read, board):
-                target = fresh / path
-                target.parent.mkdir(parents=True, exist_ok=True)
-                target.write_bytes(content)
-                written.append(path)
+            written = _write_all(_Site(read, board), fresh)
         fresh.chmod(0o755)
         _replace(fresh, out)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
     return sorted(written)
+
+
+def _write_all(site: _Site, folder: Path) -> list[str]:
+    """Write every page into a folder, a large site's with two processes; the paths, unsorted."""
+    if len(site.board.runs) < TWO_PROCESSES or not room_beside():
+        return [*_save(site.summary(), folder), *_save(site.methods(), folder)]
+    with beside(lambda: _save(site.methods(), folder)) as others:
+        return [*_save(site.summary(), folder), *others()]
+
+
+def _save(files: Iterable[tuple[str, bytes]], folder: Path) -> list[str]:
+    """Write files below a folder; their paths."""
+    written = []
+    for path, content in files:
+        target = folder / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(content)
+        written.append(path)
+        del content  # not held while the next one is made
+    return written
 
 
 @contextlib.contextmanager

@@ -476,8 +476,10 @@ class _Rows:
     """The rows of a result table that claims may need, by what fixes an arm's cell."""
 
     def __init__(self, claims: Sequence[Claim], table: pa.Table) -> None:
+        import pyarrow as pa
         import pyarrow.compute as pc
 
+        from suite.store.files import texts
         from suite.store.schema import SELF_REPORTED
 
         tested = [c for c in claims if c.arms]
@@ -508,7 +510,11 @@ class _Rows:
         settings = {
             text: canonical(hp) for text in pc.unique(rows["set_hp"]).to_pylist() if (hp := read_json(text)) is not None
         }
-        for row in map(_Row, range(rows.num_rows), *(rows[name].to_pylist() for name in _Row._fields[1:])):
+        columns = (
+            texts(rows[name]) if pa.types.is_string(rows[name].type) else rows[name].to_pylist()
+            for name in _Row._fields[1:]
+        )
+        for row in map(_Row, range(rows.num_rows), *columns):
             if row.set_hp in settings:
                 name = row.method, settings[row.set_hp]
                 self.cells.setdefault((row.tier, row.task, *name), []).append(row)

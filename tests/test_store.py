@@ -21,7 +21,17 @@ from hypothesis import strategies as st
 
 import suite
 from suite.store import schema as schema_module
-from suite.store.files import StoreError, compact, parquet_files, read, read_file, table_bytes, write_bytes, write_rows
+from suite.store.files import (
+    StoreError,
+    compact,
+    parquet_files,
+    read,
+    read_file,
+    table_bytes,
+    texts,
+    write_bytes,
+    write_rows,
+)
 from suite.store.schema import DOCS, REQUIRED, RUNS, SCHEMA_VERSION, STATUSES, SchemaError, conform
 
 NOON = datetime(2026, 1, 2, 12, tzinfo=UTC)
@@ -373,6 +383,25 @@ def test_compacting_refuses_a_missing_source_and_leaves_a_damaged_target_alone(t
 
 
 # ---------------------------------------------------------------- frames
+
+
+def test_rows_come_sorted_in_the_schema_they_are_stored_in(tmp_path: Path) -> None:
+    keys = [("quick", "b", "x", 1), ("quick", "a", "y", 0), ("full", "b", "x", 0), ("quick", "a", "x", 10)]
+    rows = [row(f"{i}", tier=r, task=t, method=m, seed=s) for i, (r, t, m, s) in enumerate(keys)]
+    for i, found in enumerate((rows[:1], rows[1:])):
+        write_rows(tmp_path / f"{i}.parquet", found)
+    table = read(tmp_path).table
+    assert table.schema == RUNS
+    assert [tuple(r[k] for k in ("tier", "task", "method", "seed")) for r in table.to_pylist()] == sorted(keys)
+
+
+def test_equal_texts_of_a_column_are_one_object() -> None:
+    long, other = "a" * 50, "b" * 50
+    column = pa.chunked_array([[long, None], [other, "", long]], pa.string())
+    found = texts(column)
+    assert found == column.to_pylist()
+    assert found[0] is found[4]
+    assert texts(pa.chunked_array([], pa.string())) == []
 
 
 def test_results_load_as_one_row_a_run_and_curves_as_one_row_an_evaluation(tmp_path: Path) -> None:

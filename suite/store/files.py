@@ -219,12 +219,23 @@ def read(folders: Path | str | Iterable[Path | str]) -> Read:
         except SchemaError as error:
             result.problems.append(str(error))
     if tables:
-        result.table = _unique(pa.concat_tables(tables))
+        result.table = _unique(_joined(tables))
     return result
 
 
+def _joined(tables: list[pa.Table]) -> pa.Table:
+    """All the rows in one table, which alone holds them: the list is emptied."""
+    table = pa.concat_tables(tables)
+    tables.clear()
+    return table
+
+
 def _unique(table: pa.Table) -> pa.Table:
-    """One row per run id, sorted by what a reader sorts by."""
+    """One row per run id, sorted by what a reader sorts by.
+
+    A column is given up as soon as its sorted copy stands: where nobody else
+    holds the table, memory takes its largest column twice and not all of it.
+    """
     if pc.count_distinct(table["run_id"], mode="all").as_py() < table.num_rows:
         same: dict[str, list[int]] = {}
         for i, run_id in enumerate(table["run_id"].to_pylist()):
@@ -234,7 +245,19 @@ def _unique(table: pa.Table) -> pa.Table:
         best = [rows[0] if len(rows) == 1 else min(rows, key=preference.__getitem__) for rows in same.values()]
         table = table.take(best)
     order = [(c, "ascending") for c in ("tier", "task", "method", "trial", "seed", "run_id")]
-    return table.sort_by(order)
+    schema, rows = table.schema, pc.sort_indices(table, sort_keys=order)
+    columns = {}
+    for name in table.column_names:
+        columns[name] = table[name].take(rows)
+        table = table.drop_columns([name])
+    return pa.table(columns, schema=schema)
+
+
+def texts(column: pa.ChunkedArray) -> list[Any]:
+    """A text column as a list in which equal texts are one object; None where one is missing."""
+    encoded = column.combine_chunks().dictionary_encode()
+    words = [*encoded.dictionary.to_pylist(), None]
+    return [words[i] for i in encoded.indices.fill_null(-1).to_pylist()]
 
 
 def _preferences(table: pa.Table) -> Iterator[tuple[bool, bool, bool, str, str]]:

@@ -24,7 +24,6 @@ from leaderboard.site import differences, render, safe_link, write
 from leaderboard.text import slug
 from suite.facts import Paper
 from suite.registry import Method, registry
-from suite.store.files import Read
 
 EVIL = '<script>alert("x")</script>'
 
@@ -529,11 +528,11 @@ def test_a_build_that_fails_leaves_the_old_site(tmp_path: Path, monkeypatch: pyt
     write(read_of(golden()), out)
     before = {p: p.read_bytes() for p in out.rglob("*") if p.is_file()}
 
-    def broken(read: Read, board: Any) -> Any:
+    def broken(self: site._Site) -> Any:
         yield "index.html", b"half"
         raise OSError("disk full")
 
-    monkeypatch.setattr(site, "pages", broken)
+    monkeypatch.setattr(site._Site, "summary", broken)
     with pytest.raises(OSError, match="disk full"):
         write(read_of(golden()), out)
     assert {p: p.read_bytes() for p in out.rglob("*") if p.is_file()} == before
