@@ -9,7 +9,7 @@ are on the board.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import Protocol
@@ -338,38 +338,51 @@ class Board:
 
     def _moves(self, t: int, scale: Scale) -> FloatArray:
         finished = self.counts[0][:, t]
-        step = np.sqrt(np.maximum(finished - 1, 1))[:, None]
-        both = [self._moved(t, scale, way * step) for way in (1.0, -1.0)]
+        step = np.sqrt(np.maximum(finished - 1, 1))
         unknown = (finished == 1) | (self.counts[1][:, t] + finished == 1)
         unknown |= ~self.covered[:, t] & (self.missing == "leave")
         unknown[self.cells.reference] = False
+        both = [self._with_failure_moves(t, scale, change) for change in self._moved(t, scale, step)]
         return np.where(unknown[:, None], np.nan, np.concatenate(both, axis=1) / np.sqrt(2.0))
 
-    def _moved(self, t: int, scale: Scale, step: FloatArray) -> FloatArray:
-        """(M, S') change of a task's values a step, by `step` (M, 1) times each seed's share in the means' errors."""
+    def _moved(self, t: int, scale: Scale, step: FloatArray) -> Iterator[FloatArray]:
+        """(M, S') change of a task's values a step up, then down: `step` (M,) times each seed's share in the errors."""
         seeds, reference = self.all_seeds, self.arms[t][self.cells.reference]
-        arms, share = self._gap_arms[t], self._shared(t)
         rungs = np.stack([arm.shifts(seeds) for arm in scale.arms], axis=-1)
-        own = np.stack([arm.shifts(seeds) for arm in arms])
-        gap = np.array([[arm.mean] for arm in arms])
+        own, gap = self._gap_shifts(t), np.array([[arm.mean] for arm in self._gap_arms[t]])
         base, means = self._finished_values[:, t, None], np.array([arm.mean for arm in scale.arms])
-        moved = reference.mean + gap + step * (own + np.outer(share, reference.shifts(seeds)))
-        change = np.empty_like(moved)
-        for length in np.unique(step):  # a ladder a length, not a method
-            rows = step[:, 0] == length
-            change[rows] = (scale.read(moved[rows], means + length * rungs) - base[rows]) / length
+        errors = step[:, None] * (own + np.outer(self._shared(t), reference.shifts(seeds)))
         low, high = scale.read(np.array([-np.inf, np.inf]), means)
-        change = np.where((base <= low) | (base >= high), _chord(base, gap) * own, change)
-        return self._with_failure_moves(t, scale, base, change)
+        at_end, chord = (base <= low) | (base >= high), _chord(base, gap) * own
+        lengths = [(length, step == length) for length in np.unique(step)]  # a ladder a length, not a method
+        for way in (1.0, -1.0):
+            moved = reference.mean + gap + way * errors
+            change = np.empty_like(moved)
+            for length, rows in lengths:
+                there = scale.read(moved[rows], means + way * length * rungs)
+                change[rows] = (there - base[rows]) / (way * length)
+            yield np.where(at_end, chord, change)
 
-    def _with_failure_moves(self, t: int, scale: Scale, base: FloatArray, change: FloatArray) -> FloatArray:
-        """`change` (M, S') of the finished runs' value `base` (M, 1), where failed runs weigh in at the floor."""
+    def _gap_shifts(self, t: int) -> FloatArray:
+        """(M, S') `Arm.shifts` of every method's gaps on a task, at once."""
+        gaps = self.gaps[:, t]
+        finished = np.isfinite(gaps)
+        n = finished.sum(axis=1)[:, None]
+        means = np.array([[arm.mean] for arm in self._gap_arms[t]])
+        out = np.zeros((len(gaps), len(self.all_seeds)))
+        shifts = np.where(finished & (n > 1), (gaps - means) / np.sqrt(np.maximum(n * (n - 1), 1)), 0.0)
+        out[:, np.searchsorted(self.all_seeds, self.cells.seeds)] = shifts
+        return out
+
+    def _with_failure_moves(self, t: int, scale: Scale, change: FloatArray) -> FloatArray:
+        """`change` (M, S') of the finished runs' values, where failed runs weigh in at the floor."""
         finished, failed = (count[:, t] for count in self.counts)
+        base = self._finished_values[:, t]
         tries = finished + failed
         some = np.maximum(tries, 1)
         out = np.where(finished[:, None] == 0, 0.0, change * (finished / some)[:, None])
         mixed = (finished > 0) & (failed > 0)
-        fall = np.where(mixed, scale.floor - base[:, 0], 0.0) / np.sqrt(np.maximum(tries * (tries - 1), 1))
+        fall = np.where(mixed, scale.floor - base, 0.0) / np.sqrt(np.maximum(tries * (tries - 1), 1))
         at = np.searchsorted(self.all_seeds, self.cells.seeds)
         out[:, at] += np.where(self.cells.failed[:, t], (fall * finished / some)[:, None], 0.0)
         out[:, at] -= np.where(self.cells.finished[:, t], (fall * failed / some)[:, None], 0.0)
