@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import math
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -16,7 +15,7 @@ from leaderboard.charts import Mark, Point, Series, line_chart, scatter, whisker
 from leaderboard.maps import Map, pde_maps, picture, profile
 from leaderboard.model import DAMAGED, Board, Cell, Sheet
 from leaderboard.standings import SlotTable, Standing
-from leaderboard.text import better, metric_words, slot_words, unit_words
+from leaderboard.text import better, listing, metric_words, slot_words, unit_words
 from suite.recipe import REFERENCE
 from suite.stats import Interval
 from suite.stats.board import SD_CLIP
@@ -86,20 +85,26 @@ def axis_label(sheet: Sheet) -> str:
 
 
 def learning_curves(board: Board, sheet: Sheet) -> list[Figure]:
-    """Curves of the reference and the best methods against the budget and against seconds."""
+    """Curves of the reference and the best methods against the budget and against seconds.
+
+    Seconds are those of one machine class, that of most of the reference's runs.
+    """
     best = [c for c in sheet.ranked if c.n and c.method != REFERENCE][:CURVES]
     unit = sheet.first.budget_unit or "steps"
     whose = f"the reference and the {len(best)} best methods" if len(best) > 1 else "all methods with a score"
+    cells = [(sheet.reference, "reference"), *zip(best, PALETTE, strict=False)]
+    known = [(c, kind) for c, kind in cells if c is not None and c.n]
     figures = []
     for column, label, what in (
         ("spent", unit, f"the budget in {unit}"),
         ("seconds", "training seconds", "training time"),
     ):
-        series = _reference_series(board, sheet, column)
-        series += [_series(board, c, column, kind) for c, kind in zip(best, PALETTE, strict=False)]
+        drawn = known if column == "spent" else [(own, kind) for c, kind in known if (own := sheet.of_machine(c))]
+        series = [_series(board, c, column, kind) for c, kind in drawn]
         title = f"{sheet.task}: {metric_words(sheet.first.metric)} against {label}"
         chart = line_chart(series, label, axis_label(sheet), title, _log(sheet), _marks(sheet))
         caption = f"Validation score of {whose} against {what}: mean over seeds, band from lowest to highest."
+        caption += _other_machines([c for c, _ in known], [c for c, _ in drawn])
         if sheet.first.metric == "excess":
             caption += " 0, which this axis never reaches, is the entropy of the source: no model can do better."
         figures.append(Figure(Markup(chart), caption))
@@ -119,8 +124,9 @@ def cost_quality(sheet: Sheet) -> Figure | None:
     """
     cells = [c for c in sheet.cells.values() if c.n and math.isfinite(c.cost.value)]
     timed = len(cells) > 1
+    known = [c for c in sheet.cells.values() if any(r.ok and r.train_seconds > 0 for r in c.runs)]
     if not timed:
-        cells = _of_one_machine(sheet)
+        cells = [own for c in known if (own := sheet.of_machine(c)) and own.seconds > 0]
     if len(cells) < 2:
         return None
     costs = [c.cost if timed else _seconds(c) for c in cells]
@@ -142,8 +148,9 @@ def cost_quality(sheet: Sheet) -> Figure | None:
         "the seconds that training took, from the fastest to the slowest seed; nothing else on the machine was "
         "held still, so that small differences in seconds mean nothing"
     )  # fmt: skip
+    left = "" if timed else _other_machines(known, cells)
     far = " Arrows stand for scores beyond the axis." if any(not ends[0] <= p.y <= ends[1] for p in points) else ""
-    return Figure(Markup(chart), f"Cost and quality: test score against {what}. {FRONT}{far}")
+    return Figure(Markup(chart), f"Cost and quality: test score against {what}. {FRONT}{far}{left}")
 
 
 def _ends(sheet: Sheet) -> tuple[float, float]:
@@ -153,12 +160,13 @@ def _ends(sheet: Sheet) -> tuple[float, float]:
     return sheet.reference.score.value - sheet.reach, sheet.reference.score.value + sheet.reach
 
 
-def _of_one_machine(sheet: Sheet) -> list[Cell]:
-    """Cells with training seconds whose runs are of the environment that most of them are of."""
-    known = [c for c in sheet.cells.values() if c.n and c.seconds > 0]
-    votes = Counter(r.environment_hash for c in known for r in c.runs)
-    common = min(votes, key=lambda key: (-votes[key], key), default="")
-    return [c for c in known if {r.environment_hash for r in c.runs} == {common}]
+def _other_machines(known: Sequence[Cell], drawn: Sequence[Cell]) -> str:
+    """What a chart of seconds leaves out, as a sentence for its caption; "" where it is nothing."""
+    if sum(c.n for c in known) == sum(c.n for c in drawn):
+        return ""
+    absent = sorted({c.method for c in known} - {c.method for c in drawn})
+    names = f"; all of {listing(absent, 8)}" if absent else ""
+    return f" Runs on other machines than most of the reference's are left out{names}."
 
 
 def _seconds(cell: Cell) -> Interval:

@@ -8,7 +8,7 @@ import json
 import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -234,9 +234,11 @@ class Cell:
 
     @cached_property
     def seconds(self) -> float:
-        """Mean training seconds of the finished runs."""
-        times = [r.train_seconds for r in self.runs if r.ok and math.isfinite(r.train_seconds)]
-        return math.fsum(times) / len(times) if times else NAN
+        """Mean training seconds of the finished runs; nan where they are of several machine classes."""
+        timed = [r for r in self.runs if r.ok and math.isfinite(r.train_seconds)]
+        if len({hardware_class(r.environment) for r in timed}) != 1:
+            return NAN
+        return math.fsum(r.train_seconds for r in timed) / len(timed)
 
 
 @dataclass
@@ -267,6 +269,18 @@ class Sheet:
         """A run to read the task's facts from: the reference's where there is one."""
         cell = self.cells.get(REFERENCE) or next(iter(self.cells.values()))
         return cell.first
+
+    @cached_property
+    def machine(self) -> str:
+        """The machine class whose seconds are shown: that of most of the reference's finished runs, else of all."""
+        cells = [self.reference] if self.reference and self.reference.n else self.others
+        votes = Counter(hardware_class(r.environment) for c in cells for r in c.runs if r.ok)
+        return min(votes, key=lambda name: (-votes[name], name), default="")
+
+    def of_machine(self, cell: Cell) -> Cell | None:
+        """The cell with its finished runs on `machine` alone, its scores as they are; None without any."""
+        runs = tuple(r for r in cell.runs if r.ok and hardware_class(r.environment) == self.machine)
+        return replace(cell, runs=runs) if runs else None
 
     @cached_property
     def info(self) -> TaskInfo | None:

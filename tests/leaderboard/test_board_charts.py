@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import itertools
+import json
 import math
 import re
 import struct
@@ -31,7 +32,7 @@ from leaderboard.charts import (
     whisker,
     whisker_axis,
 )  # fmt: skip
-from leaderboard.figures import cost_quality, pareto
+from leaderboard.figures import cost_quality, learning_curves, pareto
 from leaderboard.maps import LEVELS, SEQUENTIAL, palette, pde_maps, png, profile
 from leaderboard.model import build
 from leaderboard.prose import inline, scripts, typeset
@@ -234,6 +235,41 @@ def test_a_cost_chart_reaches_as_far_as_the_differences_to_the_reference() -> No
     assert figure is not None
     assert figure.caption.endswith(" Arrows stand for scores beyond the axis.")
     assert [dot.findtext("title") for dot in chart_of(figure.chart).findall("circle")] == ["golu", "mish", "reference"]
+
+
+def test_seconds_of_several_machines_are_never_in_one_chart_or_mean() -> None:
+    other = {"environment": json.dumps({"device": "cpu", "hardware": "another", "threads": 1, "python": "3.11"})}
+    both = rows_of("toy", "golu", [0.9, 1.0, 1.1], cost_ratio=None)
+    slow = {"train_seconds": 1e6, "curve": [p | {"seconds": 1e6 * p["seconds"]} for p in both[0]["curve"]]}
+    both[1] |= other | slow
+    rows = [
+        *rows_of("toy", "reference", [1.0, 1.1, 1.2], cost_ratio=None),
+        *both,
+        *rows_of("toy", "mish", [1.2, 1.3, 1.4], cost_ratio=None, **other, **slow),
+        *rows_of(
+            "toy", "silu", [1.3, 1.4, 1.5], cost_ratio=None, environment=both[0]["environment"][:-1] + ', "a": 1}'
+        ),
+    ]
+    board = build(table(rows))
+    (sheet,) = board.sheets.values()
+    golu, mish, silu = (sheet.cells[name] for name in ("golu", "mish", "silu"))
+    assert (sheet.of_machine(golu).seconds, sheet.of_machine(mish), sheet.of_machine(silu).seconds) == (3.0, None, 3.0)
+    assert (golu.n, golu.score.value, sheet.of_machine(golu).score.value) == (3, 1.0, 1.0)
+    assert math.isnan(golu.seconds)
+    assert (mish.seconds, sheet.cells["reference"].seconds) == (1e6, 3.0)
+    spent, seconds = learning_curves(board, sheet)
+    left = " Runs on other machines than most of the reference's are left out; all of mish."
+    assert "left out" not in spent.caption
+    assert seconds.caption.endswith(left)
+    labels = [{t.text for t in chart_of(f.chart).findall("text")} for f in (spent, seconds)]
+    assert labels[0] >= {"golu", "mish", "silu", "reference"}
+    assert labels[1] >= {"golu", "silu", "reference"}
+    assert "mish" not in labels[1]
+    figure = cost_quality(sheet)
+    assert figure is not None
+    dots = [dot.findtext("title") for dot in chart_of(figure.chart).findall("circle")]
+    assert sorted(str(d).split(":")[0] for d in dots) == ["golu", "reference", "silu"]
+    assert figure.caption.endswith(left)
 
 
 # ---------------------------------------------------------------- maps
