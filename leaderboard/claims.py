@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 from leaderboard.charts import extent, whisker, whisker_axis
 from leaderboard.model import Board
-from leaderboard.text import bounds_text, command, gain_text, number, seed_words
+from leaderboard.text import bounds_text, command, gain_text, listing, number, seed_words
 from suite.claims import Claim, ClaimRun, Judged, TaskVerdict, judge, ledger, ledger_words
 from suite.stats import Interval
 
@@ -132,6 +132,10 @@ def aside(judged: Judged) -> str:
         return f"by itself; not among all comparisons, q {number(judged.q, 2)}"
     if judged.word != "does not separate":
         return ""
+    if total.idle:
+        return (
+            f"neither side beats chance on {listing(t.task for t in judged.tasks if t.idle)}: alike says nothing there"
+        )
     better = judged.claim.ordered
     if better and (total.low > 0 or total.high < 0):
         words = {task.word for task in judged.tasks}

@@ -300,6 +300,9 @@ class TaskVerdict:
     detectable : what these pairs could have shown.
     margin : largest difference that counts as none, where the claim needs one; else nan.
     failed : failed runs of A and of B.
+    idle : whether no run of either side does better than chance, by more than a seed standard deviation: that
+        they come out alike says nothing, so that a claim of "equal" or "no worse" cannot hold on it. Sides whose
+        learning curves are the same to the last bit train alike even there.
     """
 
     task: str
@@ -312,11 +315,16 @@ class TaskVerdict:
     detectable: float = math.inf
     margin: float = math.nan
     failed: tuple[int, int] = (0, 0)
+    idle: bool = False
 
 
 @dataclass(frozen=True)
 class ClaimRun:
-    """A run behind a verdict: side "A" or "B", score on the claim's metric (nan when failed)."""
+    """A run behind a verdict: side "A" or "B", score on the claim's metric (nan when failed).
+
+    `learned` says whether its score on the task's own metric is better than chance, by more than a seed
+    standard deviation; `digest` is that of its learning curve.
+    """
 
     side: str
     task: str
@@ -324,6 +332,8 @@ class ClaimRun:
     run_id: str
     status: str
     score: float
+    learned: bool = True
+    digest: str = ""
 
 
 @dataclass(frozen=True)
@@ -412,8 +422,38 @@ def _judged(claim: Claim, stored: _Rows) -> Judged:
     kind = kinds.get(claim.direction, "better")
     rows = claim_rows(board, first, second, kind=kind, margins=_margins(claim) if kind != "better" else None)
     found = {row["task"]: _task_verdict(row, first) for row in rows}
+    if kind != "better":
+        found |= _idle(found, runs)
     why = "fewer than two pairs of seeds" if found[ALL].word == "not tested" else ""
     return Judged(claim, found[ALL], tuple((absent | found)[t] for t in claim.tasks), tuple(runs), why)
+
+
+def _idle(found: Mapping[str, TaskVerdict], runs: Sequence[ClaimRun]) -> dict[str, TaskVerdict]:
+    """Verdicts on the tasks on which nothing was learned, and on all with one of them: none of these holds."""
+    from suite.stats.claims import ALL
+
+    learned = {r.task for r in runs if r.learned}
+    idle = [task for task in found if task not in learned | {ALL} and not _same_curves(runs, task)]
+    return {
+        task: replace(v, idle=True, word="does not separate" if v.word == "holds" else v.word)
+        for task, v in found.items()
+        if idle and task in {*idle, ALL}
+    }
+
+
+def _same_curves(runs: Sequence[ClaimRun], task: str) -> bool:
+    """Whether both sides have finished runs of the same seeds, with curves that are equal to the last bit."""
+    a, b = ({r.seed: r.digest for r in runs if (r.task, r.side) == (task, side)} for side in "AB")
+    return a == b and all(r.status == "ok" and r.digest for r in runs if r.task == task)
+
+
+def _learned(task: TaskInfo, tier: str, score: float) -> bool:
+    """Whether a run's score on the task's metric is better than chance, by more than a seed standard deviation."""
+    chance, noise = task.metric.chance, task.noise.get(tier)
+    if chance is None:
+        return math.isfinite(score)
+    gain = chance - score if task.metric.direction == "min" else score - chance
+    return gain > (max(noise.sd, noise.floor) if noise else 0.0)
 
 
 def _task_verdict(row: Mapping[str, Any], first: str) -> TaskVerdict:
@@ -470,6 +510,7 @@ class _Row(NamedTuple):
     seed: int
     status: str
     score: float | None
+    digest: str | None
 
 
 class _Rows:
@@ -533,7 +574,8 @@ class _Rows:
 
     def _latest(self, claim: Claim, task: str, side: str, name: tuple[str, str]) -> list[ClaimRun]:
         """One run a seed of a method's latest code with these settings; those that were skipped left out."""
-        budget = registry().task(task).tiers[claim.tier].budget
+        info = registry().task(task)
+        budget = info.tiers[claim.tier].budget
         found = [
             row
             for row in self.cells.get((claim.tier, task, *name), [])
@@ -545,7 +587,9 @@ class _Rows:
             stated = dict(self.metrics[row.place].as_py() or ()).get(claim.metric) if claim.metric else row.score
             score = math.nan if stated is None or row.status != "ok" else float(stated)
             if row.status != "ok" or math.isfinite(score):
-                runs.append(ClaimRun(side, task, seed, row.run_id, row.status, score))
+                own = math.nan if row.score is None or row.status != "ok" else row.score
+                learned = _learned(info, claim.tier, own)
+                runs.append(ClaimRun(side, task, seed, row.run_id, row.status, score, learned, row.digest or ""))
         return runs
 
 

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pytest
 from scipy.stats import ttest_rel
 
+from leaderboard.claims import aside
 from suite.claim_runs import Plan, ProcessorTime, within
 from suite.claims import Arm, Claim, ClaimError, judge, ledger, ledger_words, parse, select
 from suite.recipe import recipe_for
@@ -235,6 +236,40 @@ def test_equality_is_judged_by_the_noise_of_the_task() -> None:
     no_worse = PLAIN.replace("A better", "A no worse")
     assert judged(no_worse, rows("shapes-cnn", "mish", far), rows("shapes-cnn", "relu", BASE)).word == "opposite"
     assert judged(no_worse, rows("shapes-cnn", "relu", far), rows("shapes-cnn", "mish", BASE)).word == "holds"
+
+
+@pytest.mark.parametrize("way", ["equal", "A no worse"])
+def test_two_sides_that_learned_nothing_are_not_called_equal(way: str) -> None:
+    text = PLAIN.replace("A better", way)
+    info = registry().task("shapes-cnn")
+    chance, sd = info.metric.chance, info.noise["quick"].sd
+    assert chance is not None
+    flat = [chance + 1e-4 * i for i in range(5)]
+    learned = rows("shapes-vit", "mish", BASE), rows("shapes-vit", "relu", BASE)
+    found = judged(text, rows("shapes-cnn", "mish", flat), rows("shapes-cnn", "relu", flat), *learned)
+    assert (found.word, [t.word for t in found.tasks]) == ("does not separate", ["does not separate", "holds"])
+    assert (found.total.idle, [t.idle for t in found.tasks]) == (True, [True, False])
+    assert aside(found) == "neither side beats chance on shapes-cnn: alike says nothing there"
+    within = [x - 0.9 * sd for x in flat]  # the luck of a seed is no learning
+    assert judged(text, rows("shapes-cnn", "mish", within), rows("shapes-cnn", "relu", within)).total.idle
+    one = [*flat[:4], chance - 3 * sd]
+    assert not judged(text, rows("shapes-cnn", "mish", one), rows("shapes-cnn", "relu", one)).total.idle
+    assert judged(text, *learned).word == "holds"
+    crashed = judged(text, rows("shapes-cnn", "mish", flat), rows("shapes-cnn", "relu", [None] * 5))
+    assert (crashed.total.idle, crashed.word) == (True, "opposite" if way == "equal" else "does not separate")
+    twins = [rows("shapes-cnn", name, flat, digest="c1") for name in ("mish", "relu")]
+    found = judged(text, *twins)  # the same curves to the last bit: the same training, whatever it learned
+    assert (found.word, found.total.idle) == ("holds", False)
+    assert judged(text, twins[0], [*twins[1][:4], twins[1][4] | {"digest": "c2"}]).total.idle
+    far = [x + 5 * sd for x in flat]  # worse than chance on one side: as bad as it says
+    assert judged(text, rows("shapes-cnn", "mish", far), rows("shapes-cnn", "relu", flat)).word == "opposite"
+
+
+def test_a_better_side_may_be_one_of_two_that_learned_nothing() -> None:
+    chance = registry().task("shapes-cnn").metric.chance or 0.0
+    flat = [chance + 1e-4 * i for i in range(5)]
+    found = judged(PLAIN, rows("shapes-cnn", "mish", [x - 1e-3 for x in flat]), rows("shapes-cnn", "relu", flat))
+    assert (found.word, found.total.idle) == ("holds", False)
 
 
 def test_a_verdict_is_held_against_all_comparisons_that_look_for_a_better_side() -> None:

@@ -224,9 +224,10 @@ def read(folders: Path | str | Iterable[Path | str]) -> Read:
 
 
 def _joined(tables: list[pa.Table]) -> pa.Table:
-    """All the rows in one table, which alone holds them: the list is emptied."""
+    """All the rows in one table, which alone holds them: the list is emptied, what decoding needed is given back."""
     table = pa.concat_tables(tables)
     tables.clear()
+    pa.default_memory_pool().release_unused()
     return table
 
 
