@@ -60,14 +60,13 @@ def _series(board: Board, cell: Cell, column: str, kind: str) -> Series:
     return Series(cell.method, x, y, low, high, kind)
 
 
-def _reference_series(board: Board, sheet: Sheet, column: str) -> list[Series]:
-    """The reference's mean curve, where it finished; computed once, since every method stands beside it."""
+def _reference_series(board: Board, sheet: Sheet) -> list[Series]:
+    """The reference's mean curve against the budget, where it finished; once, since every method stands beside it."""
     if sheet.reference is None or not sheet.reference.n:
         return []
-    key = (sheet.path, column)
-    if key not in board.reference_curves:
-        board.reference_curves[key] = _series(board, sheet.reference, column, "reference")
-    return [board.reference_curves[key]]
+    if sheet.path not in board.reference_curves:
+        board.reference_curves[sheet.path] = _series(board, sheet.reference, "spent", "reference")
+    return [board.reference_curves[sheet.path]]
 
 
 def _marks(sheet: Sheet) -> list[Mark]:
@@ -123,10 +122,11 @@ def cost_quality(sheet: Sheet) -> Figure | None:
     no step was timed, the training seconds of the runs, which nothing held still.
     """
     cells = [c for c in sheet.cells.values() if c.n and math.isfinite(c.cost.value)]
-    timed = len(cells) > 1
-    known = [c for c in sheet.cells.values() if any(r.ok and r.train_seconds > 0 for r in c.runs)]
+    timed, left = len(cells) > 1, ""
     if not timed:
+        known = [c for c in sheet.cells.values() if any(r.ok and r.train_seconds > 0 for r in c.runs)]
         cells = [own for c in known if (own := sheet.of_machine(c)) and own.seconds > 0]
+        left = _other_machines(known, cells)
     if len(cells) < 2:
         return None
     costs = [c.cost if timed else _seconds(c) for c in cells]
@@ -148,7 +148,6 @@ def cost_quality(sheet: Sheet) -> Figure | None:
         "the seconds that training took, from the fastest to the slowest seed; nothing else on the machine was "
         "held still, so that small differences in seconds mean nothing"
     )  # fmt: skip
-    left = "" if timed else _other_machines(known, cells)
     far = " Arrows stand for scores beyond the axis." if any(not ends[0] <= p.y <= ends[1] for p in points) else ""
     return Figure(Markup(chart), f"Cost and quality: test score against {what}. {FRONT}{far}{left}")
 
@@ -209,7 +208,7 @@ def method_curves(board: Board, cells: Sequence[tuple[Sheet, Cell]]) -> dict[str
     for sheet, cell in cells:
         if not cell.n:
             continue
-        series = [] if cell is sheet.reference else _reference_series(board, sheet, "spent")
+        series = [] if cell is sheet.reference else _reference_series(board, sheet)
         series.append(_series(board, cell, "spent", "a"))
         unit = sheet.first.budget_unit or "steps"
         title = f"{cell.method} on {sheet.task} ({sheet.slice.key})"
@@ -360,7 +359,7 @@ def seed_curves(board: Board, sheet: Sheet, cell: Cell) -> Figure | None:
     shown = [r for r in cell.runs if len(board.curve(r, "spent"))]
     if len(shown) > CURVES:
         return None
-    series = [] if cell is sheet.reference else _reference_series(board, sheet, "spent")
+    series = [] if cell is sheet.reference else _reference_series(board, sheet)
     series += [
         Series(f"seed {r.seed}", board.curve(r, "spent").tolist(), board.curve(r, "score").tolist(), kind=kind)
         for r, kind in zip(shown, PALETTE, strict=False)

@@ -446,8 +446,8 @@ class Board:
         return columns[column][starts[run.row] : starts[run.row + 1]].astype(np.float64)
 
     @cached_property
-    def reference_curves(self) -> dict[tuple[str, str], Any]:
-        """What `figures` keeps of the reference, by sheet and column, as every method stands beside it."""
+    def reference_curves(self) -> dict[str, Any]:
+        """What `figures` keeps of the reference, by the sheet's page, as every method stands beside it."""
         return {}
 
     @cached_property

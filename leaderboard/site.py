@@ -48,13 +48,11 @@ class _Site:
     """What the pages share, computed once; the pages come in two parts, so that two processes can make them."""
 
     def __init__(self, read: Read, board: Board | None = None) -> None:
-        release = pa.default_memory_pool().release_unused  # else what is freed stays ours: a third of the peak
-        release()
         self.board = board or build(read.table, read.problems)
         self.views = overviews(self.board)
         self.tuned = searches(self.board)
         self.claims = stated.claims(self.board, read.table)
-        release()
+        pa.default_memory_pool().release_unused()  # what choosing the claims' rows took, before a second process starts
         self.failures = [r for r in self.board.runs if r.failed]
         self._shared = {
             "board": self.board,

@@ -453,7 +453,7 @@ def _learned(task: TaskInfo, tier: str, score: float) -> bool:
     if chance is None:
         return math.isfinite(score)
     gain = chance - score if task.metric.direction == "min" else score - chance
-    return gain > (max(noise.sd, noise.floor) if noise else 0.0)
+    return gain > (noise.margin if noise else 0.0)
 
 
 def _task_verdict(row: Mapping[str, Any], first: str) -> TaskVerdict:
@@ -491,7 +491,7 @@ def _margins(claim: Claim) -> dict[str, float]:
     noise = {task: registry().task(task).noise.get(claim.tier) for task in claim.tasks}
     if claim.metric:
         return {}
-    return {task: max(n.sd, n.floor) for task, n in noise.items() if n is not None}
+    return {task: n.margin for task, n in noise.items() if n is not None}
 
 
 class _Row(NamedTuple):

@@ -92,6 +92,11 @@ class Noise:
     n: int = 0
     per_doubling: float | None = None
 
+    @property
+    def margin(self) -> float:
+        """Largest difference that the luck of a seed explains: `sd`, or `floor` where that is larger."""
+        return max(self.sd, self.floor)
+
     def detectable(self, seeds: int) -> float:
         """Smallest difference that so many paired seeds show with 80% power at 5%, two-sided.
 

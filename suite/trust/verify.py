@@ -257,7 +257,7 @@ def judge(info: TaskInfo, tier: str, reruns: Sequence[Rerun], spread: float = ma
             told = f"seed {rerun.stored['seed']} is stated {stored} and ends as {fresh} here: {rerun.fresh['message']}"
             return Verification(verdict, told[:400], reruns=made)
     noise = info.noise.get(tier)
-    sd = max(noise.sd, noise.floor) if noise else spread
+    sd = noise.margin if noise else spread
     if not sd > 0:
         return Verification(INCONCLUSIVE, "not bit-identical, and the task's noise is not known", reruns=made)
     d = [info.metric.sign * (r.fresh["score"] - r.stored["score"]) for r in made if r.stored["status"] == "ok"]
