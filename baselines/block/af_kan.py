@@ -86,10 +86,11 @@ class AFKANLayer(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         above, below = self.phases(x)
         z = (F.silu(above) * F.silu(below)).square()
-        low, high = z.amin((-2, -1), keepdim=True), z.amax((-2, -1), keepdim=True)
-        z = (z - low) / (high - low)
-        weight = (self.attention(z) / self.temperature.clamp(min=1)).softmax(-2)
-        return self.linear(F.silu(self.norm((z * weight).sum(-1))))
+        low, high = z.amin((-2, -1))[..., None], z.amax((-2, -1))[..., None]
+        maps = torch.cat([torch.ones_like(self.attention.weight), self.attention.weight])
+        total, score = (F.linear(z, maps) / (high - low)[..., None]).unbind(-1)
+        weight = (score / self.temperature.clamp(min=1)).softmax(-1)
+        return self.linear(F.silu(self.norm(weight * (total - z.shape[-1] * low / (high - low)))))
 
 
 class _TwoLayers(nn.Module):

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -9,6 +10,7 @@ from torch.nn import functional as F
 
 from baselines.block.common import matched_width
 from suite import IntUniform, LogUniform, Paper, block
+from suite.train.jets import concatenate, through
 from suite.train.roles import mark, mark_residual
 
 KAN = Paper("KAN: Kolmogorov-Arnold Networks", arxiv="2404.19756", year=2024)
@@ -16,24 +18,34 @@ SPACE = {"grid": IntUniform(3, 10), "extent": LogUniform(0.5, 4.0)}
 FAMILIES = ("vision", "language", "pde")
 
 
+def cardinal_spline(x: Tensor, order: int) -> Tensor:
+    """The B-spline of `order` ≥ 1 on the knots -(order + 1)/2, ..., (order + 1)/2 of spacing 1, elementwise.
+
+    Σ_j (-1)^j C(order + 1, j) max((order + 1)/2 - j - |x|, 0)^order / order!
+    (Schoenberg, 1946), summed from the nearer end, where the terms are few and small.
+    """
+    away, half = torch.where(x < 0, -x, x), (order + 1) / 2
+    terms = [
+        (-1) ** j * math.comb(order + 1, j) / math.factorial(order) * F.relu(half - j - away) ** order
+        for j in range(math.ceil(half))
+    ]
+    return sum(terms[1:], terms[0])
+
+
 def spline_basis(x: Tensor, grid: int, order: int, extent: float) -> Tensor:
-    """The B-splines of `order` on `grid` equal intervals of [-extent, extent], by Cox's and de Boor's recursion.
+    """The B-splines of `order` on `grid` equal intervals of [-extent, extent].
 
     Parameters
     ----------
-    x : any shape; the grid goes on by `order` intervals at either end, and beyond them every spline is 0.
+    x : (..., columns), points or a jet; the grid goes on by `order` intervals at either
+        end, and beyond them every spline is 0.
 
     Returns
     -------
-    (..., grid + order), the splines in the order of their supports.
+    (..., (grid + order)·columns): all columns of the spline with the leftmost support first.
     """
-    place = (x[..., None] + extent) * (grid / (2 * extent))
-    knots = torch.arange(-order, grid + order + 1, device=x.device, dtype=x.dtype)
-    basis = ((place >= knots[:-1]) & (place < knots[1:])).to(x.dtype)
-    for k in range(1, order + 1):
-        rising, falling = place - knots[: -k - 1], knots[k + 1 :] - place
-        basis = (rising * basis[..., :-1] + falling * basis[..., 1:]) / k
-    return basis
+    place, last = x * (grid / (2 * extent)), (grid + order - 1) / 2
+    return through(partial(cardinal_spline, order=order), concatenate([place + (last - m) for m in range(grid + order)]))
 
 
 def noisy_coefficients(outputs: int, inputs: int, grid: int, order: int, scale: float) -> Tensor:
@@ -43,7 +55,7 @@ def noisy_coefficients(outputs: int, inputs: int, grid: int, order: int, scale: 
     """
     knots = torch.linspace(-1, 1, grid + 1, dtype=torch.float64)
     noise = (torch.rand(grid + 1, outputs * inputs, dtype=torch.float64) - 0.5) * scale / grid
-    fit = torch.linalg.pinv(spline_basis(knots, grid, order, 1.0)) @ noise
+    fit = torch.linalg.pinv(spline_basis(knots[:, None], grid, order, 1.0)) @ noise
     return fit.T.reshape(outputs, inputs, grid + order)
 
 
@@ -68,8 +80,8 @@ class KANLayer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         basis = spline_basis(x, self.grid, self.order, self.extent)
-        weight = self.scale[..., None] * self.coefficients
-        return F.linear(F.silu(x), self.base) + F.linear(basis.flatten(-2), weight.flatten(1))
+        weight = (self.scale[..., None] * self.coefficients).transpose(1, 2).flatten(1)
+        return F.linear(through(F.silu, x), self.base) + F.linear(basis, weight)
 
 
 class _KANFeedForward(nn.Module):

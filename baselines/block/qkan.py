@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from baselines.block.common import matched_width, plain_parameters
 from suite import Choice, IntUniform, Paper, block
+from suite.train.jets import through
 from suite.train.roles import mark, mark_residual
 
 QVAF = Paper(
@@ -30,12 +31,12 @@ def bloch_z(x: Tensor, theta: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     theta : (..., r + 1, 2), its leading dims broadcast against `x`.
     weight, bias : (..., r), likewise.
     """
-    a, c, z = torch.ones_like(x), torch.zeros_like(x), torch.zeros_like(x)
-    for repetition in range(theta.shape[-2]):
-        if repetition:
-            a, c = _turn(a, c, weight[..., repetition - 1] * x + bias[..., repetition - 1])
-        a, c = _turn(a, c, theta[..., repetition, 0])
-        z, a = _turn(z, a, theta[..., repetition, 1])
+    first = theta[..., 0, 0]
+    (z, a), c = _turn(torch.zeros_like(first), first.cos(), theta[..., 0, 1]), first.sin()
+    for repetition in range(weight.shape[-1]):
+        about_z, about_y = theta[..., repetition + 1, :].unbind(-1)
+        a, c = _turn(a, c, weight[..., repetition] * x + (bias[..., repetition] + about_z))
+        z, a = _turn(z, a, about_y)
     return z
 
 
@@ -145,7 +146,7 @@ class DARUANFeedForward(nn.Module):
         self.down = mark_residual(nn.Linear(hidden, features))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.down(self.circuits(self.up(x)))
+        return self.down(through(self.circuits, self.up(x)))
 
 
 @block(

@@ -6,6 +6,7 @@ A new block is tested because it is registered; it fails until `REFERENCES` hold
 import copy
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,10 +20,11 @@ from torch.func import functional_call, grad, stack_module_state, vmap
 
 import suite
 from baselines.block.glu import matched_hidden
-from baselines.block.kan import spline_basis
+from baselines.block.kan import cardinal_spline, spline_basis
 from suite.recipe import Choice, recipe_for
 from suite.registry import registry
 from suite.train.derivatives import autograd_fields
+from suite.train.jets import scalar_derivatives
 from suite.train.roles import named_parameters
 from suite.train.workload import Context
 
@@ -629,7 +631,7 @@ def test_kan_starts_as_in_the_paper():
 def test_kan_splines_start_as_noise_at_the_knots(name, grid, noise):
     for layer in layers_of(name):
         knots = torch.linspace(-1, 1, grid + 1)
-        values = torch.einsum("nm,jim->jin", spline_basis(knots, grid, 3, 1.0), layer.coefficients.detach())
+        values = torch.einsum("nm,jim->jin", spline_basis(knots[:, None], grid, 3, 1.0), layer.coefficients.detach())
         bound = noise / grid / 2
         assert float(values.abs().max()) <= bound * (1 + 1e-4)
         assert float(values.std()) == pytest.approx(bound / math.sqrt(3), rel=0.05)
@@ -646,13 +648,30 @@ def test_kan_base_weights_start_uniform(name):
             torch.testing.assert_close(layer.scale, torch.full_like(layer.scale, bound))
 
 
+@pytest.mark.parametrize("order", [1, 2, 3, 4, 5])
+def test_cardinal_splines_are_scipys(order):
+    half = (order + 1) / 2
+    x = np.linspace(-half - 1, half + 1, 41)  # knots and centre among them
+    spline = BSpline.basis_element(np.arange(order + 2) - half, extrapolate=False)
+    found = cardinal_spline(torch.from_numpy(x), order).numpy()
+    np.testing.assert_allclose(found, np.nan_to_num(spline(x)), rtol=1e-12, atol=1e-15)
+
+
+def test_cardinal_splines_have_exact_derivatives_on_their_knots_too():
+    x = torch.linspace(-3, 3, 25, dtype=torch.float64)
+    spline = BSpline.basis_element(np.arange(5) - 2.0, extrapolate=False)
+    for k, found in enumerate(scalar_derivatives(partial(cardinal_spline, order=3), x, 2)):
+        expected = np.nan_to_num(spline(x.numpy(), k))
+        np.testing.assert_allclose(found.detach().numpy(), expected, rtol=1e-12, atol=1e-15)
+
+
 @pytest.mark.parametrize(("grid", "order", "extent"), [(5, 3, 1.0), (3, 3, 2.0), (4, 2, 0.5)])
 def test_splines_sum_to_one_on_the_grid_and_vanish_far_away(grid, order, extent):
     inside = torch.linspace(-extent, extent, 101, dtype=torch.float64)
-    basis = spline_basis(inside, grid, order, extent)
+    basis = spline_basis(inside[:, None], grid, order, extent)
     assert basis.shape == (101, grid + order)
     torch.testing.assert_close(basis.sum(-1), torch.ones_like(inside))
-    assert not spline_basis(torch.tensor([-50.0, 50.0]), grid, order, extent).any()
+    assert not spline_basis(torch.tensor([[-50.0], [50.0]]), grid, order, extent).any()
 
 
 @pytest.mark.parametrize("name", ["daruan", "qkan", "hqkan"])
@@ -799,7 +818,7 @@ def test_a_blocks_residual_is_that_of_nested_differentiation(method, task):
 
 
 @pytest.mark.parametrize(
-    ("name", "carried"), [("ffn", True), ("quadratic-neuron", True), ("kan-paper", False), ("m-layer", False)]
+    ("name", "carried"), [("ffn", True), ("quadratic-neuron", True), ("kan-paper", True), ("daruan", True), ("m-layer", False)]
 )
 def test_jets_are_used_where_a_block_carries_them(name, carried):
     assert fit("helmholtz", name).problem.taylor is carried
