@@ -117,7 +117,7 @@ def effect_text(verdict: TaskVerdict) -> tuple[str, str]:
     found = effect(verdict)
     if math.isnan(verdict.low):
         return ("by failures" if any(verdict.failed) else "no spread") if verdict.word != "not tested" else "", ""
-    return gain_text(found), "identical runs" if found.low == found.high == 0 else bounds_text(found, sign=True)
+    return gain_text(found), "identical scores" if found.low == found.high == 0 else bounds_text(found, sign=True)
 
 
 def failed_text(verdict: TaskVerdict) -> str:

@@ -183,7 +183,7 @@ VERDICT_WORDS = {
     "better": "better",
     "worse": "worse",
     "tied": "not separated",
-    "same": "identical runs",
+    "same": "identical scores",
     "open": "one pair, no interval",
     "failed": "every run failed",
     "skipped": "not run here",

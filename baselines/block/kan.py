@@ -45,7 +45,8 @@ def spline_basis(x: Tensor, grid: int, order: int, extent: float) -> Tensor:
     (..., (grid + order)·columns): all columns of the spline with the leftmost support first.
     """
     place, last = x * (grid / (2 * extent)), (grid + order - 1) / 2
-    return through(partial(cardinal_spline, order=order), concatenate([place + (last - m) for m in range(grid + order)]))
+    shifted = concatenate([place + (last - m) for m in range(grid + order)])
+    return through(partial(cardinal_spline, order=order), shifted)
 
 
 def noisy_coefficients(outputs: int, inputs: int, grid: int, order: int, scale: float) -> Tensor:

@@ -818,7 +818,8 @@ def test_a_blocks_residual_is_that_of_nested_differentiation(method, task):
 
 
 @pytest.mark.parametrize(
-    ("name", "carried"), [("ffn", True), ("quadratic-neuron", True), ("kan-paper", True), ("daruan", True), ("m-layer", False)]
+    ("name", "carried"),
+    [("ffn", True), ("quadratic-neuron", True), ("kan-paper", True), ("daruan", True), ("m-layer", False)],
 )
 def test_jets_are_used_where_a_block_carries_them(name, carried):
     assert fit("helmholtz", name).problem.taylor is carried
