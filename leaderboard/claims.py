@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 from leaderboard.charts import extent, whisker, whisker_axis
 from leaderboard.model import Board
-from leaderboard.text import bounds_text, command, gain_text, listing, number, seed_words
+from leaderboard.text import VERDICT_WORDS, bounds_text, command, gain_text, listing, number, seed_words
 from suite.claims import Claim, ClaimRun, Judged, TaskVerdict, judge, ledger, ledger_words
 from suite.stats import Interval
 
@@ -117,7 +117,7 @@ def effect_text(verdict: TaskVerdict) -> tuple[str, str]:
     found = effect(verdict)
     if math.isnan(verdict.low):
         return ("by failures" if any(verdict.failed) else "no spread") if verdict.word != "not tested" else "", ""
-    return gain_text(found), "identical scores" if found.low == found.high == 0 else bounds_text(found, sign=True)
+    return gain_text(found), VERDICT_WORDS["same"] if found.low == found.high == 0 else bounds_text(found, sign=True)
 
 
 def failed_text(verdict: TaskVerdict) -> str:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from baselines.block.common import plain_parameters
+from baselines.block.matrix_exp import matmul, matrix_exp
 from suite import LogUniform, Paper, block
 from suite.train.roles import mark, mark_residual
 
@@ -17,12 +18,6 @@ THREE_LAYERS = Paper(
     arxiv="2407.02540",
     year=2024,
 )
-
-
-def matrix_exp(matrices: Tensor) -> Tensor:
-    """exp of (..., n, n) matrices, in float32 at least."""
-    exact = matrices if matrices.dtype == torch.float64 else matrices.float()
-    return torch.linalg.matrix_exp(exact).to(matrices.dtype)
 
 
 class MatrixExponential(nn.Module):
@@ -45,8 +40,7 @@ class MatrixExponential(nn.Module):
         mark(self, "other")
 
     def forward(self, x: Tensor) -> Tensor:
-        matrices = F.linear(x, self.generators, self.origin).unflatten(-1, (self.side, self.side))
-        return matrix_exp(matrices).flatten(-2)
+        return matrix_exp(F.linear(x, self.generators, self.origin), self.side)
 
 
 def matched_side(features: int, hidden: int, each: int, fixed: int) -> int:
@@ -63,6 +57,7 @@ def matched_side(features: int, hidden: int, each: int, fixed: int) -> int:
     space={"bound": LogUniform(0.005, 0.5)},
     families=("vision", "pde"),
     confidence="verified",
+    vmap=False,
 )
 class MLayer(nn.Module):
     """W vec(exp(B + Σ_a x_a T_a)) + b, the M-layer and a linear map, at the plain block's parameters.
@@ -97,6 +92,7 @@ class MLayer(nn.Module):
     system="m-layer",
     families=("vision", "pde"),
     confidence="partly",
+    vmap=False,
 )
 class ThreeLayerExponential(nn.Module):
     """W₃ exp(W₂ exp(W₁ X / n) / n) on n x n matrices X between two linear maps, at the plain block's parameters.
@@ -119,7 +115,7 @@ class ThreeLayerExponential(nn.Module):
         self.down = mark_residual(nn.Linear(self.side**2, features))
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.up(x).unflatten(-1, (self.side, self.side))
+        y = self.up(x)
         for layer in (self.first, self.second):
-            y = matrix_exp(layer.weight @ y / self.side)
-        return self.down((self.third.weight @ y).flatten(-2))
+            y = matrix_exp(matmul(layer.weight.flatten() / self.side, y, self.side), self.side)
+        return self.down(matmul(self.third.weight.flatten(), y, self.side))

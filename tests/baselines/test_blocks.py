@@ -21,10 +21,11 @@ from torch.func import functional_call, grad, stack_module_state, vmap
 import suite
 from baselines.block.glu import matched_hidden
 from baselines.block.kan import cardinal_spline, spline_basis
+from baselines.block.matrix_exp import matrix_exp
 from suite.recipe import Choice, recipe_for
 from suite.registry import registry
 from suite.train.derivatives import autograd_fields
-from suite.train.jets import scalar_derivatives
+from suite.train.jets import AxisJets, scalar_derivatives
 from suite.train.roles import named_parameters
 from suite.train.workload import Context
 
@@ -718,6 +719,48 @@ def test_m_layer_of_a_nilpotent_generator_is_a_polynomial():
     torch.testing.assert_close(module.exponential(x), torch.tensor([[1.0, 2.1, 0.0, 1.0]], dtype=torch.float64))
 
 
+@pytest.mark.parametrize("scale", [0.0, 1e-9, 0.01, 0.3, 3.0, 20.0])
+def test_matrix_exponentials_are_scipys(scale):
+    torch.manual_seed(0)
+    a = scale * torch.randn(7, 4, 4, dtype=torch.float64)
+    expected = np.array([linalg.expm(m) for m in a.numpy()])
+    found = matrix_exp(a.flatten(-2), 4).unflatten(-1, (4, 4)).numpy()
+    scales = np.abs(expected).max(axis=(1, 2), keepdims=True)
+    np.testing.assert_allclose(found / scales, expected / scales, atol=1e-13 * max(1.0, scale))
+    single = matrix_exp(a.flatten(-2).float(), 4).unflatten(-1, (4, 4)).numpy()
+    np.testing.assert_allclose(single / scales, expected / scales, atol=3e-6 * max(1.0, scale))
+
+
+def test_matrix_exponentials_of_half_precision_are_taken_in_single():
+    a = torch.randn(3, 9).bfloat16()
+    torch.testing.assert_close(matrix_exp(a, 3), matrix_exp(a.float(), 3).bfloat16(), rtol=0, atol=0)
+
+
+def test_a_matrix_exponential_does_not_depend_on_the_other_rows():
+    torch.manual_seed(0)
+    rows = torch.randn(6, 9) * torch.tensor([1e-3, 0.1, 1.0, 4.0, 20.0, math.inf])[:, None]
+    together = matrix_exp(rows, 3)
+    assert torch.equal(together[:5], torch.cat([matrix_exp(row, 3) for row in rows[:5].split(1)]))
+    assert not together[5].isfinite().any()
+    assert matrix_exp(rows[:0], 3).shape == (0, 9)
+
+
+def test_matrix_exponentials_carry_jets_to_the_fourth_order():
+    """Against nested differentiation, with rows that are squared three times and not at all."""
+    torch.manual_seed(0)
+    weight, bias = torch.randn(9, 2, dtype=torch.float64) / 3, torch.randn(9, dtype=torch.float64) / 3
+    x = (torch.tensor([[0.01], [1.0], [6.0]]) * torch.randn(3, 2)).double().requires_grad_()
+
+    def network(x: Any) -> Any:
+        return nn.functional.linear(matrix_exp(nn.functional.linear(x, weight, bias), 3), torch.eye(9)[:2].double())
+
+    jets, nested = AxisJets({0: 4, 1: 2})(network, x), autograd_fields(network, x)
+    for jet, field in zip(jets, nested, strict=True):
+        torch.testing.assert_close(jet.value, field.value)
+        for axes in [(0,), (1,), (0, 0), (1, 1), (0, 0, 0), (0, 0, 0, 0)]:
+            torch.testing.assert_close(jet.d(*axes), field.d(*axes), rtol=1e-9, atol=1e-9)
+
+
 # ---------------------------------------------------------------- skipping tokens
 
 
@@ -819,7 +862,14 @@ def test_a_blocks_residual_is_that_of_nested_differentiation(method, task):
 
 @pytest.mark.parametrize(
     ("name", "carried"),
-    [("ffn", True), ("quadratic-neuron", True), ("kan-paper", True), ("daruan", True), ("m-layer", False)],
+    [
+        ("ffn", True),
+        ("quadratic-neuron", True),
+        ("kan-paper", True),
+        ("daruan", True),
+        ("m-layer", True),
+        ("matexp3", True),
+    ],
 )
 def test_jets_are_used_where_a_block_carries_them(name, carried):
     assert fit("helmholtz", name).problem.taylor is carried
