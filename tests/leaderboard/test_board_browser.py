@@ -8,7 +8,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -71,9 +71,20 @@ def fresh(browser: Any, site: Path) -> None:
     browser.get_log("performance")
 
 
+def load(browser: Any, go: Callable[[], None]) -> None:
+    """Navigate, and wait for the new document: the driver may come back before its style and script are there."""
+    from selenium.webdriver.support.wait import WebDriverWait
+
+    browser.execute_script("window.left = true")
+    go()
+    WebDriverWait(browser, 60, 0.01).until(
+        lambda b: b.execute_script("return !window.left && document.readyState === 'complete'")
+    )
+
+
 def visit(browser: Any, site: Path, page: str, state: str = "") -> None:
     browser.get("about:blank")  # a change of the hash alone would not load the page again
-    browser.get((site / page).as_uri() + (f"#{state}" if state else ""))
+    load(browser, lambda: browser.get((site / page).as_uri() + (f"#{state}" if state else "")))
 
 
 def column(browser: Any, table: str, key: str) -> list[str]:
@@ -130,7 +141,7 @@ def test_sorting_orders_the_rows_says_so_and_survives_a_reload(browser: Any, sit
     wanted = ["golu", "mish", "reference", "relu"]
     assert column(browser, "t-results", "method") == wanted
     assert "sort.t-results=method:up" in address(browser)
-    browser.refresh()
+    load(browser, browser.refresh)
     assert column(browser, "t-results", "method") == wanted
     sorted_by = browser.execute_script(
         "return [...document.querySelectorAll('#t-results th[aria-sort]')].map(h => h.dataset.key)"
@@ -172,7 +183,7 @@ def test_filtering_keeps_the_reference_and_survives_a_reload(browser: Any, site:
     assert column(browser, "t-quick-activation", "method") == ["golu", "reference"]
     assert "find=GOLU" in address(browser)
     assert "rows" in browser.find_element("id", "shown").text
-    browser.refresh()
+    load(browser, browser.refresh)
     assert browser.find_element("id", "filter").get_attribute("value") == "GOLU"
     assert column(browser, "t-quick-activation", "method") == ["golu", "reference"]
     assert browser.find_element("css selector", "details.tier").get_attribute("open")
@@ -195,7 +206,7 @@ def test_a_selection_filters_rows_and_survives_a_reload(browser: Any, site: Path
     choose(browser, "slot", "optimizer")
     assert column(browser, "o-quick", "method") == ["lion"]
     assert "only.slot=optimizer" in address(browser)
-    browser.refresh()
+    load(browser, browser.refresh)
     assert column(browser, "o-quick", "method") == ["lion"]
     choose(browser, "slot", "")
     assert len(column(browser, "o-quick", "method")) == 4
@@ -241,7 +252,7 @@ def test_hidden_columns_survive_a_reload(browser: Any, site: Path) -> None:
     assert "hide=pde" in address(browser)
     shown = "return getComputedStyle(document.querySelector('#t-quick-activation th[data-key=heat]')).display"
     assert browser.execute_script(shown) == "none"
-    browser.refresh()
+    load(browser, browser.refresh)
     assert browser.execute_script(shown) == "none"
     box = next(e for e in browser.find_elements("css selector", "#columns label") if e.text == "PDE tasks")
     assert not box.find_element("tag name", "input").is_selected()
@@ -293,7 +304,7 @@ def test_dark_mode_follows_the_system_and_the_button(browser: Any, site: Path) -
     assert paper() == "rgb(255, 255, 255)"
     dark = {"features": [{"name": "prefers-color-scheme", "value": "dark"}]}
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", dark)
-    browser.refresh()
+    load(browser, browser.refresh)
     assert paper() == "rgb(20, 23, 26)"
     browser.find_element("id", "theme").click()
     assert paper() == "rgb(255, 255, 255)"
