@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -201,6 +202,37 @@ def test_a_plan_runs_resumes_and_retries_with_honest_exit_codes(levelfield: Leve
     assert cut.with_suffix(".damaged").read_bytes() == whole[: len(whole) // 2]
     assert not read(plan).problems
     assert {r["run_id"] for r in read(plan).table.to_pylist()} == {name.partition(".")[0] for name in before}
+
+
+@pytest.mark.usefixtures("toy")
+def test_a_plan_goes_on_from_compacted_results(levelfield: Levelfield, tmp_path: Path) -> None:
+    """The folder that a board is made of takes what is missing, and nothing in it is trained again."""
+    first, store = tmp_path / "first", tmp_path / "store"
+    more = ["--methods", "toy-plain,toy-raises", "--cost", "0"]
+    assert levelfield(*command(first, *more, "--seeds", "1"))[0] == 1
+    assert levelfield("results", "compact", first, "--into", store)[0] == 0
+    assert not (store / "runs").exists()
+    begun = len((tmp_path / "log").read_text().splitlines())
+
+    code, out, _ = levelfield(*command(store, *more, "--seeds", "2", "--json"))
+    summary = json.loads(out)
+    assert (code, summary["planned"], summary["cached"], summary["done"]) == (1, 6, 3, 3)
+    assert len((tmp_path / "log").read_text().splitlines()) == begun + 3
+    assert read(store).table.num_rows == 6
+
+    assert levelfield("results", "compact", store, "--into", store)[0] == 0
+    shutil.rmtree(store / "runs")
+    code, out, _ = levelfield(*command(store, *more, "--seeds", "2", "--retry", "--json"))
+    assert (code, json.loads(out)["cached"], json.loads(out)["failed"]) == (1, 4, 2)  # only the failures
+
+    options = ["--tasks", "toy", "--tier", "smoke", "--seeds", "2", "--cost", "0", "--out", store, "--json"]
+    code, out, _ = levelfield("compare", "reference", "toy-plain", *options)
+    (row,) = [r for r in json.loads(out)["rows"] if r["method"] == "toy-plain"]
+    assert (code, row["n"], row["pairs"]) == (0, 2, 2)
+    write_bytes(tmp_path / "spec.json", RunSpec("toy", "toy-plain", "smoke", 1).to_json().encode())
+    code, out, _ = levelfield("run-one", tmp_path / "spec.json", "--out", store)
+    assert (code, out.split()[0]) == (0, "ok")
+    assert out.split()[1].startswith(str(store / "smoke" / "toy" / "toy-plain@"))
 
 
 @pytest.mark.slow

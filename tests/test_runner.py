@@ -24,10 +24,11 @@ import pytest
 import suite
 from suite.fingerprint import method_hash
 from suite.runner.lease import STALE_SECONDS, Leases
-from suite.runner.pool import Pool, cost_key, finished_ids, prepare, row_path
+from suite.runner.pool import Pool, cost_key, prepare
 from suite.runner.server import _tail
 from suite.runner.spec import RunSpec
-from suite.store.files import StoreError, read, write_bytes
+from suite.runner.stored import compacted, finished_ids, row_path, single_ids, sources, standing
+from suite.store.files import StoreError, compact, read, write_bytes, write_rows
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="watches processes through /proc")
 PATIENCE = 120.0  # seconds after which something that should happen has not
@@ -279,14 +280,14 @@ def story(tmp_path_factory: pytest.TempPathFactory, toy_environment: Environment
     told = Story(folder / "out", folder, {}, {}, {}, {}, {}, {})
 
     def part(name: str, number: int | None, new: int) -> None:
-        before, begun = len(finished_ids(told.out)), len(trainings(folder))
+        before, begun = len(single_ids(told.out)), len(trainings(folder))
         launcher = Launcher(toy_environment(folder), told.out, seeds=SEEDS)
 
         def under_way() -> bool:
             """Enough is done since; for the server, a training has begun, for few runs may be left."""
             if number is None:
                 return len(trainings(folder)) > begun
-            return len(finished_ids(told.out)) >= before + new
+            return len(single_ids(told.out)) >= before + new
 
         eventually(lambda: under_way() or launcher.process.poll() is not None, "a result")
         if number is None:
@@ -295,7 +296,7 @@ def story(tmp_path_factory: pytest.TempPathFactory, toy_environment: Environment
             os.kill(server, signal.SIGKILL)
         told.ends[name] = launcher.end(number)
         eventually(lambda: relatives(folder) == {}, "the end of every process")
-        told.done[name] = finished_ids(told.out)
+        told.done[name] = single_ids(told.out)
         told.begun[name] = len(trainings(folder))
         told.readable[name] = not read(told.out).problems
         told.left[name] = leftovers(told.out)
@@ -371,7 +372,7 @@ def test_a_plan_survives_a_companion_that_kills_at_random(tmp_path: Path, toy_en
         launches += 1
         while launcher.process.poll() is None:
             assert time.monotonic() < deadline
-            if (count := len(finished_ids(out))) == seen:  # one blow a result, however slow the machine
+            if (count := len(single_ids(out))) == seen:  # one blow a result, however slow the machine
                 time.sleep(0.02)
                 continue
             seen = count
@@ -620,12 +621,44 @@ def test_a_living_launcher_renews_its_leases(tmp_path: Path, monkeypatch: pytest
 
 
 def test_a_finished_run_is_known_by_its_file_alone(tmp_path: Path) -> None:
-    assert finished_ids(tmp_path / "none") == set()
+    assert single_ids(tmp_path / "none") == set()
     for name in ("a.parquet", "b.skipped.parquet", ".tmp=1@a=c.parquet", "d.json", ".e.parquet"):
         write_bytes(tmp_path / "runs" / name, b"")
-    assert finished_ids(tmp_path) == {"a"}
+    assert single_ids(tmp_path) == {"a"}
     assert row_path(tmp_path, "a", "ok") == tmp_path / "runs" / "a.parquet"
     assert row_path(tmp_path, "a", "skipped") == tmp_path / "runs" / "a.skipped.parquet"
+
+
+def test_a_plan_knows_the_rows_that_are_compacted_beside_it(tmp_path: Path) -> None:
+    from suite.runner.execute import failed_row
+
+    statuses = {"reference": "ok", "relu": "timeout", "gelu": "skipped", "mish": "ok"}
+    specs = {m: RunSpec("digits-cnn", m, "smoke") for m in [*statuses, "silu"]}
+    ids = {m: spec.run_id for m, spec in specs.items()}
+    rows = [failed_row(specs[m], "error", "") | {"status": status, "score": 0.5} for m, status in statuses.items()]
+    rows[3]["trust"] = "self-reported"
+    write_rows(tmp_path / "in" / "runs" / "all.parquet", rows)
+    compact(tmp_path / "in", tmp_path)
+    plan = specs.values()
+    assert finished_ids(tmp_path, plan) == {ids["reference"], ids["relu"]}  # others' word is not a run from here
+    assert finished_ids(tmp_path, plan, retry=True) == {ids["reference"]}
+    assert finished_ids(tmp_path, [specs["relu"], specs["silu"]]) == {ids["relu"]}
+    assert finished_ids(tmp_path, [RunSpec("digits-cnn", "relu", "smoke", 1)]) == {ids["relu"]}
+    write_rows(row_path(tmp_path, ids["silu"], "ok"), [failed_row(specs["silu"], "error", "")])
+    found = standing(tmp_path, plan)
+    assert {m: found[i][0] for m, i in ids.items()} == {
+        **statuses,
+        "gelu": "skipped",
+        "mish": "skipped",
+        "silu": "error",
+    }
+    assert found[ids["relu"]][1] == tmp_path / "smoke" / "digits-cnn" / f"relu@{specs['relu'].code}.parquet"
+    assert found[ids["silu"]][1] == row_path(tmp_path, ids["silu"], "error")
+    assert set(read(sources(tmp_path, plan)).table["run_id"].to_pylist()) == set(ids.values())
+    found[ids["relu"]][1].write_bytes(b"half a table")
+    with pytest.raises(StoreError, match=r"relu@.*damaged.*restore it, or move it away"):
+        compacted(tmp_path, plan)
+    assert finished_ids(tmp_path, [specs["reference"]]) == {ids["reference"], ids["silu"]}
 
 
 def test_temporary_files_of_the_dead_are_cleared_and_those_of_the_living_are_kept(tmp_path: Path, dead: int) -> None:

@@ -35,8 +35,9 @@ class Lab:
         self.specs |= fresh
         return Progress(planned=len(specs), cached=len(specs) - len(fresh), done=len(fresh)), specs
 
-    def attempted(self, out: Path, planned: set[str]) -> pd.DataFrame:
-        made = [self.specs[name] for name in sorted(planned) if self.specs[name].method != self.skip]
+    def attempted(self, out: Path, planned: list[RunSpec]) -> pd.DataFrame:
+        names = sorted({spec.run_id for spec in planned})
+        made = [self.specs[name] for name in names if self.specs[name].method != self.skip]
         rows = [(s.task, s.method, s.seed, "ok", self.score(s), s.info.metric.direction) for s in made]
         return pd.DataFrame(rows, columns=["task", "method", "seed", "status", "score", "direction"])
 

@@ -72,7 +72,7 @@ def claims(
                 counts = f"{len(now)} of {len(steps)} comparisons"
                 sys.stderr.write(f"within {hours:g} h: {counts}, {_amount(_specs(now), times)}\n")
         finished(launch(_specs(now), out, workers, cost=cost, quiet=json))
-        why = reasons(out, {spec.run_id for specs in needed.wanted.values() for spec in specs})
+        why = reasons(out, [spec for specs in needed.wanted.values() for spec in specs])
     judged = judge(chosen, _rows(folders))
     if json:
         print_json({"claims": [as_json(j) for j in judged], "not_finished": why})

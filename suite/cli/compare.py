@@ -45,9 +45,8 @@ def compare(
     for note in notes:
         sys.stderr.write(f"levelfield: {note}\n")
     finished(launch(specs, out, workers, cost=cost, quiet=json))
-    planned = {spec.run_id for spec in specs}
-    table = compared(out, planned, list(dict.fromkeys(methods)))
-    _report(table, methods[0], reasons(out, planned), json)
+    table = compared(out, specs, list(dict.fromkeys(methods)))
+    _report(table, methods[0], reasons(out, specs), json)
     if (table["verdict"] == "failed").any():
         raise typer.Exit(EXIT_FAILED)
     if set(methods) - set(table["method"]):
@@ -84,7 +83,7 @@ def wanted_specs(
     return specs, notes
 
 
-def compared(out: Path, planned: set[str], methods: Sequence[str]) -> pd.DataFrame:
+def compared(out: Path, planned: Sequence[RunSpec], methods: Sequence[str]) -> pd.DataFrame:
     """`suite.stats.comparison_table` of planned runs in a results folder, of the methods that could be run there.
 
     Raises
@@ -92,10 +91,11 @@ def compared(out: Path, planned: set[str], methods: Sequence[str]) -> pd.DataFra
     ValueError : the first method could not, or no other.
     """
     import suite
+    from suite.runner.stored import sources
     from suite.stats import comparison_table
 
-    frame = suite.load_results(out / "runs")
-    frame = frame[frame["run_id"].isin(planned) & (frame["status"] != "skipped")]
+    frame = suite.load_results(sources(out, planned))
+    frame = frame[frame["run_id"].isin({spec.run_id for spec in planned}) & (frame["status"] != "skipped")]
     there = [m for m in methods if m in set(frame["method"])]
     if methods[0] not in there or len(there) < 2:
         raise ValueError("nothing to compare: " + "; ".join(reasons(out, planned)))

@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -98,6 +98,7 @@ def run(
             checkpoint=checkpoint if checkpoint >= 0 else None,
             backend=backend,
             sandbox=sandbox,
+            again=retry,
         )
 
     started = time.monotonic()
@@ -110,7 +111,7 @@ def run(
         _finish(outcome.progress, out, time.monotonic() - started, json, outcome.planned, facts)
     else:
         progress, specs = train(specs)
-        _finish(progress, out, time.monotonic() - started, json, {s.run_id for s in specs})
+        _finish(progress, out, time.monotonic() - started, json, specs)
 
 
 def launch(
@@ -127,6 +128,7 @@ def launch(
     attempt: int = 1,
     backend: str = "local",
     sandbox: str = "off",
+    again: bool = False,
 ) -> tuple[Progress, list[RunSpec]]:
     """Run a plan with a progress display; Ctrl-C and SIGTERM leave a resumable folder.
 
@@ -134,6 +136,7 @@ def launch(
     ----------
     workers : runs at once here, or jobs at once on a cluster; 0 takes the backend's default.
     sandbox : "auto", "require" or "off": what holds the training processes of this machine.
+    again : as of `suite.runner.pool.Pool`.
 
     Returns
     -------
@@ -152,16 +155,17 @@ def launch(
         raise ValueError(
             "--budget seconds needs --backend local: step costs are measured on a machine that does nothing else"
         )
+    common: dict[str, Any] = {"memory": memory, "limit": limit, "checkpoint": checkpoint, "again": again}
     previous = signal.signal(signal.SIGTERM, interrupt)
     try:
         with _display(quiet) as report:
             if backend == "local":
-                pool = Pool(out, workers or os.cpu_count() or 1, memory, limit, report, checkpoint, attempt, held)
+                pool = Pool(out, workers or os.cpu_count() or 1, attempt=attempt, sandbox=held, report=report, **common)
                 progress = pool.progress
                 specs = pool.charge(specs, max(cost, 3.0)) if seconds_board else specs
                 pool.run(specs, cost)
             else:
-                jobs = Cluster(out, scheduler(backend, out / ".jobs"), workers, memory, limit, report, checkpoint)
+                jobs = Cluster(out, scheduler(backend, out / ".jobs"), workers, report=report, **common)
                 progress = jobs.progress
                 jobs.run(specs)
     except KeyboardInterrupt:
@@ -192,8 +196,8 @@ def run_one(
 ) -> None:
     """Make single runs, each in a process of its own under its limits; one that is done stays as it is."""
     from suite.api import checked
-    from suite.runner.pool import read_status, row_path
     from suite.runner.spec import RunSpec
+    from suite.runner.stored import standing
 
     planned = [checked(RunSpec.from_json(spec.read_text())) for spec in specs]
     progress, _ = launch(
@@ -208,10 +212,10 @@ def run_one(
     )
     if progress.phase == "stopped":
         raise typer.Exit(EXIT_INTERRUPTED)
-    statuses = {spec.run_id: read_status(out, spec.run_id) for spec in planned}
-    for run_id, status in statuses.items():
-        sys.stdout.write(f"{status} {row_path(out, run_id, status)}\n")
-    found = set(statuses.values())
+    known = standing(out, planned)
+    for status, path in known.values():
+        sys.stdout.write(f"{status} {path}\n")
+    found = {status for status, _ in known.values()}
     raise typer.Exit(EXIT_NO_DATA if "skipped" in found else EXIT_FAILED if found != {"ok"} else 0)
 
 
@@ -246,10 +250,10 @@ def parse_settings(settings: list[str]) -> dict[str, Any]:
 
 
 def _forget_failures(out: Path, planned: set[str]) -> None:
-    """Have failed runs made again; a damaged file is kept under another name, which is told."""
-    from suite.runner.pool import DAMAGED, finished_ids, read_status, row_path
+    """Have failed runs with files of their own made again; a damaged file is kept under another name, which is told."""
+    from suite.runner.stored import DAMAGED, read_status, row_path, single_ids
 
-    for run_id in finished_ids(out) & planned:
+    for run_id in single_ids(out) & planned:
         status = read_status(out, run_id)
         path = row_path(out, run_id, status)
         if status == DAMAGED:
@@ -330,7 +334,12 @@ def describe(progress: Progress) -> str:
 
 
 def _finish(
-    progress: Progress, out: Path, seconds: float, json: bool, planned: set[str], more: Mapping[str, Any] | None = None
+    progress: Progress,
+    out: Path,
+    seconds: float,
+    json: bool,
+    planned: Sequence[RunSpec],
+    more: Mapping[str, Any] | None = None,
 ) -> None:
     """Print the counts (`more` beside them as JSON) and end with the exit code that they give."""
     stopped = progress.phase == "stopped"
@@ -353,14 +362,16 @@ def _finish(
         raise typer.Exit(EXIT_FAILED)
 
 
-def reasons(out: Path, planned: set[str]) -> list[str]:
+def reasons(out: Path, planned: Sequence[RunSpec]) -> list[str]:
     """Why planned runs did not finish: each distinct reason once a task, with the runs it took."""
     from collections import Counter
 
+    from suite.runner.stored import sources
     from suite.store.files import read
 
-    rows = read(out / "runs").table.select(["run_id", "task", "method", "status", "message"]).to_pylist()
-    bad = [r for r in rows if r["status"] != "ok" and r["run_id"] in planned]
+    ids = {spec.run_id for spec in planned}
+    rows = read(sources(out, planned)).table.select(["run_id", "task", "method", "status", "message"]).to_pylist()
+    bad = [r for r in rows if r["status"] != "ok" and r["run_id"] in ids]
     seen: dict[tuple[str, str, str], Counter[str]] = {}
     for r in bad:
         seen.setdefault((r["task"], r["status"], r["message"].split("\n")[0]), Counter())[r["method"]] += 1

@@ -70,14 +70,14 @@ class Outcome:
     progress : counts over all rounds.
     states : state of every cell (`suite.stats.cell_states`).
     runs : attempted runs, the reference's among them; full : what `max_seeds` for every cell would take.
-    planned : ids of the planned runs.
+    planned : the planned runs.
     """
 
     progress: Progress
     states: pd.DataFrame | None
     runs: int
     full: int
-    planned: set[str]
+    planned: list[RunSpec]
 
     @property
     def saved(self) -> float:
@@ -103,8 +103,7 @@ def separate(wanted: Plan, train: Train, out: Path) -> Outcome:
     while True:
         progress, ran = train(list(specs.values()))
         rounds.append(progress)
-        planned = {spec.run_id for spec in ran}
-        table = _attempted(out, planned)
+        table = _attempted(out, ran)
         if progress.phase == "stopped" or table.empty:
             break
         more = wanted.more(next_cells(table, wanted.alpha, wanted.max_seeds))
@@ -114,14 +113,15 @@ def separate(wanted: Plan, train: Train, out: Path) -> Outcome:
         specs |= fresh
     states = None if table.empty else cell_states(table, wanted.alpha, wanted.max_seeds)
     cells = table[["task", "method"]].drop_duplicates()
-    return Outcome(_together(rounds), states, len(table), len(cells) * wanted.max_seeds, planned)
+    return Outcome(_together(rounds), states, len(table), len(cells) * wanted.max_seeds, ran)
 
 
-def _attempted(out: Path, planned: set[str]) -> pd.DataFrame:
+def _attempted(out: Path, planned: list[RunSpec]) -> pd.DataFrame:
     import suite
+    from suite.runner.stored import sources
 
-    frame = suite.load_results(out / "runs")
-    return frame[frame["run_id"].isin(planned) & (frame["status"] != "skipped")]
+    frame = suite.load_results(sources(out, planned))
+    return frame[frame["run_id"].isin({spec.run_id for spec in planned}) & (frame["status"] != "skipped")]
 
 
 def _together(rounds: Sequence[Progress]) -> Progress:

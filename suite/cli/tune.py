@@ -74,7 +74,9 @@ def tune(
 
 
 def _rows(out: Path, specs: Sequence[Any]) -> pd.DataFrame:
-    frame = suite.load_results(out / "runs")
+    from suite.runner.stored import sources
+
+    frame = suite.load_results(sources(out, specs))
     return frame[frame["run_id"].isin({spec.run_id for spec in specs})]
 
 

@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from suite.runner.backends import Backend, Needs
-from suite.runner.pool import MAX_ATTEMPTS, Progress, clear, finished_ids, prepare, read_status, row_path, write_spec
+from suite.runner.pool import MAX_ATTEMPTS, Progress, clear, prepare, write_spec
 from suite.runner.spec import RunSpec
+from suite.runner.stored import finished_ids, read_status, row_path
 from suite.store.files import write_rows
 
 POLL_SECONDS = 0.5
@@ -54,6 +55,7 @@ class Cluster:
     limit : seconds a run may take; None takes the tier's.
     checkpoint : seconds between checkpoints inside a run; None keeps none.
     report : called after every change of the progress.
+    again : as of `suite.runner.pool.Pool`.
     """
 
     def __init__(
@@ -65,9 +67,11 @@ class Cluster:
         limit: float | None = None,
         report: Callable[[Progress], None] = lambda progress: None,
         checkpoint: float | None = None,
+        again: bool = False,
     ) -> None:
         self.out, self.backend, self.jobs = out.resolve(), backend, jobs or backend.jobs
         self.memory, self.limit, self.report, self.checkpoint = memory, limit, report, checkpoint
+        self.again = again
         self.progress = Progress()
         self.statuses: dict[str, str] = {}
 
@@ -79,7 +83,7 @@ class Cluster:
         StoreError : the folder cannot be written.
         """
         prepare(self.out)
-        done = finished_ids(self.out)
+        done = finished_ids(self.out, specs, self.again)
         planned = {spec.run_id: spec for spec in specs}
         todo = {run_id: spec for run_id, spec in planned.items() if run_id not in done}
         progress = self.progress

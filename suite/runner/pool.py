@@ -1,7 +1,7 @@
 """The launcher: hands planned runs to a warm server, as many at once as there are workers.
 
-It imports neither torch nor pandas. The results folder is the whole state:
-``runs/<run id>.parquet`` exists exactly when the run is done.
+It imports neither torch nor pandas. The results folder is the whole state
+(`suite.runner.stored`).
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from suite.registry import module_name
 from suite.runner.lease import Leases
 from suite.runner.link import Link, events, log_tail
 from suite.runner.spec import RunSpec
+from suite.runner.stored import finished_ids, read_status, row_path
 from suite.store.files import StoreError, is_left_behind, owner, remove_tree, write_bytes
 from suite.trust.sandbox import OFF, Sandbox
 from suite.trust.scoring import Refused, read_cost
@@ -33,7 +34,6 @@ TRAINS_ONLY, HELD = "--train", "--hold"  # options of the server
 COST = "cost.json"  # in the folder of a measurement
 DEFAULT_MEMORY = 8 * 2**30
 START_LIMIT = 180.0  # seconds a server may take to import torch on a crowded machine
-DAMAGED = "damaged"
 
 
 @dataclass
@@ -80,6 +80,7 @@ class Pool:
     attempt : which attempt at these runs this is, where another launcher starts lost ones again.
     sandbox : what holds the training processes.
     masked : give tasks other names in the training processes; the runs are the same.
+    again : make runs again whose failure is all that the folder's compact files know.
     """
 
     def __init__(
@@ -93,8 +94,10 @@ class Pool:
         attempt: int = 1,
         sandbox: Sandbox = OFF,
         masked: bool = False,
+        again: bool = False,
     ) -> None:
         self.checkpoint, self.before, self.sandbox, self.masked = checkpoint, attempt - 1, sandbox, masked
+        self.again = again
         self.out = out.resolve() if sandbox else out  # a sandbox has a working folder of its own
         self.workers, self.memory, self.limit, self.report = workers, memory, limit, report
         self.leases = Leases(out / ".leases")
@@ -120,7 +123,7 @@ class Pool:
         StoreError : the folder cannot be written.
         """
         prepare(self.out)
-        done = finished_ids(self.out)
+        done = finished_ids(self.out, specs, self.again)
         todo = [(spec.run_id, spec) for spec in specs]
         progress = self.progress
         progress.planned = len(todo)
@@ -391,7 +394,7 @@ class Pool:
         return {"checkpoint": str(folder / "state.pt"), "every": self.checkpoint}
 
     def _row(self, run_id: str) -> Path:
-        return self.out / "runs" / f"{run_id}.parquet"
+        return row_path(self.out, run_id, "ok")
 
     def _done(self, run_id: str) -> bool:
         return self._row(run_id).exists()
@@ -509,35 +512,6 @@ def _known_cost(file: Path) -> dict[str, Any] | None:
         return read_cost(file)
     except Refused:
         return None
-
-
-def finished_ids(out: Path) -> set[str]:
-    """Run ids that have a result in the folder, by file name alone; skipped runs are not finished."""
-    try:
-        with os.scandir(out / "runs") as found:
-            names = (entry.name for entry in found)
-            return {n[:-8] for n in names if n.endswith(".parquet") and n[0] != "." and n.count(".") == 1}
-    except FileNotFoundError:
-        return set()
-
-
-def read_status(out: Path, run_id: str) -> str:
-    """Status of a run's result; "damaged" for a file that cannot be read."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    path = out / "runs" / f"{run_id}.parquet"
-    if not path.exists():
-        return "skipped"
-    try:
-        return pq.ParquetFile(path).read(columns=["status"])["status"][0].as_py()
-    except (pa.ArrowException, OSError, IndexError):
-        return DAMAGED
-
-
-def row_path(out: Path, run_id: str, status: str) -> Path:
-    """Where a run's row lies; a skipped one has a name of its own, so that a later plan tries it again."""
-    return out / "runs" / (f"{run_id}.skipped.parquet" if status == "skipped" else f"{run_id}.parquet")
 
 
 def write_spec(spec: RunSpec, path: Path) -> None:

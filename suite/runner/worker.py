@@ -163,7 +163,7 @@ def _fail(request: Request) -> str:
 
 def _store(request: Request, row: Mapping[str, Any]) -> str:
     """Write a run's row; a skipped run's goes to a name of its own, so that a later plan tries it again."""
-    from suite.runner.pool import row_path
+    from suite.runner.stored import row_path
     from suite.store.files import remove_tree, write_rows
 
     out = Path(request["row"]).parent.parent

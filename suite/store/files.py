@@ -275,6 +275,11 @@ def with_trust(table: pa.Table, level: str) -> pa.Table:
     return table.set_column(table.column_names.index("trust"), RUNS.field("trust"), levels)
 
 
+def compact_path(folder: Path, tier: str, task: str, method: str, code: str) -> Path:
+    """Where `compact` puts a method's rows; `code` is the hash of its source, "reference" for the reference."""
+    return folder / tier / task / f"{method}@{code}.parquet"
+
+
 def compact(source: Path, target: Path, trust: str = "") -> list[Path]:
     """Write one immutable file per (tier, task, method@hash); existing files are merged into, never lost.
 
@@ -297,12 +302,12 @@ def compact(source: Path, target: Path, trust: str = "") -> list[Path]:
     if target.exists():
         table = _unique(pa.concat_tables([table, read(target).table]))
     keys = table.select(["tier", "task", "method", "method_hash"]).to_pylist()
-    groups: dict[tuple[str, ...], list[int]] = {}
-    for i, key in enumerate(keys):
-        groups.setdefault(tuple(str(v) for v in key.values()), []).append(i)
+    groups: dict[tuple[str, str, str, str], list[int]] = {}
+    for i, row in enumerate(keys):
+        groups.setdefault((row["tier"], row["task"], row["method"], row["method_hash"]), []).append(i)
     written = []
-    for (tier, task, method, code), rows in sorted(groups.items()):
-        path = target / tier / task / f"{method}@{code}.parquet"
+    for key, rows in sorted(groups.items()):
+        path = compact_path(target, *key)
         data = table_bytes(table.take(rows))
         if path.exists():
             read_file(path)  # raises where writing would lose what a damaged file may still hold
