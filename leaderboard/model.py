@@ -32,6 +32,7 @@ NAN = float("nan")
 TIERS = ("quick", "standard", "full", "smoke")  # smoke last: it is no evidence
 DAMAGED = "damaged"  # kind of an exhibit that cannot be read
 OLDER = "older code of the task or method"
+FLOOR_WORDS = "the task's floor, as its seeds differ by less"
 TUNING_SEEDS = 1_000_000  # seed indices from here on belong to a search, not to its report
 SEARCHED = "trials of a search"
 LETTERED = 80  # methods up to which ties have letters
@@ -301,10 +302,11 @@ class Sheet:
 
     @cached_property
     def noise(self) -> tuple[float, int, str]:
-        """Seed standard deviation of the reference, seeds behind it, and where it comes from."""
+        """Seed standard deviation of the reference or the task's floor for it, seeds behind it, and which it is."""
         stated = self.info.noise.get(self.slice.tier) if self.info else None
-        if stated and stated.sd > 0:
-            return stated.sd, stated.n, "measured for this version of the task"
+        if stated and stated.margin > 0:
+            source = "measured for this version of the task" if stated.sd >= stated.floor else FLOOR_WORDS
+            return stated.margin, stated.n, source
         scores = [r.score for r in self.reference.runs if r.ok] if self.reference else []
         if len(scores) < 2:
             return NAN, len(scores), "unknown"

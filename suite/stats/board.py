@@ -83,10 +83,11 @@ class Board:
     level : nominal coverage of every interval.
     rounds : bootstrap rounds, even.
     seed : key of the bootstrap's streams.
-    noise : task -> seed standard deviation of the reference that was measured apart; the
-        scale without a ladder takes it before that of the board's own few runs. Where it has to
-        take theirs, values are in units of the spread that these runs happen to have; intervals
-        over several tasks then err in 6 to 8% of the cases at a nominal 5%, at 3 to 10 seeds.
+    noise : task -> seed standard deviation of the reference that was measured apart, or the task's
+        floor where that is larger; the scale without a ladder takes it before that of the board's
+        own few runs. Where it has to take theirs, values are in units of the spread that these runs
+        happen to have; intervals over several tasks then err in 6 to 8% of the cases at a nominal
+        5%, at 3 to 10 seeds.
     missing : "leave" leaves a cell that was never attempted out (coverage says
         so); "fail" counts it as failed.
     """
@@ -213,12 +214,13 @@ class Board:
         reference and hardly above it, looks like a gain. Simulated on the ladders
         of five quick tasks, a method equal to the reference reads 1.02 to 1.04 on
         average at 5 and 3 seeds, and 1.06 to 1.10 with a sixth that is flat.
+        Where the reference's runs are equal, anything above them must be worth less.
         All tasks without a ladder, and those with an unknown spread, count as sharp.
         """
         flat = []
         for t, scale in enumerate(self.scales if self.rungs is not None else ()):
             means = np.array([arm.mean for arm in scale.arms])
-            above = self.means[self.cells.reference, t] + self._seed_sd(t)
+            above = np.nextafter(self.means[self.cells.reference, t] + self._seed_sd(t), np.inf)
             flat.append(bool(scale.read(above, means) >= 1.0))
         return ~np.array(flat or [False] * len(self.cells.tasks))
 

@@ -13,8 +13,8 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from leaderboard.model import Slice, build
-from leaderboard.standings import overviews
+from leaderboard.model import FLOOR_WORDS, Slice, build
+from leaderboard.standings import SliceStats, overviews, slot_tables
 from suite.store.files import Read
 from suite.store.schema import RUNS
 
@@ -115,6 +115,26 @@ def test_golden_board_has_the_scores_worked_out_by_hand() -> None:
     assert sheet.cells["golu"].score.value == pytest.approx(1.0)
     assert sheet.cells["relu"].score.value == pytest.approx(2.2)
     assert sheet.noise[0] == pytest.approx(0.2)
+
+
+def test_a_task_whose_seeds_hardly_differ_is_measured_by_its_floor() -> None:
+    """A share of 1e-4 where the reference learns nothing is no gain of six standard deviations, nor four budgets."""
+    facts = {"metric": "accuracy", "unit": "share", "direction": "max", "family": "language", "budget": 1000.0}
+    rows = [
+        *rows_of("modadd-nodecay", "reference", [0.0, 0.0, 0.0], **facts),
+        *rows_of("modadd-nodecay", "relu", [0.0, 0.0, 3e-4], **facts),
+        *rows_of("modadd-nodecay", "mish", [0.01, 0.01, 0.01], **facts),
+    ]
+    for share in (0.5, 2.0):
+        rungs = {**facts, "budget": 1000.0 * share}
+        rows += [row("modadd-nodecay", "reference", seed, 1e-4, **rungs) for seed in range(3)]
+    sheet = build(table(rows)).sheets[QUICK, "modadd-nodecay"]
+    assert sheet.noise == (0.02, 5, FLOOR_WORDS)
+    stats = SliceStats.of([sheet])
+    assert (stats.laddered, stats.blunt) == (None, ("modadd-nodecay",))
+    (found,) = slot_tables([sheet], stats)
+    gains = {row.method: row.gain.value for row in found.rows if row.gain}
+    assert gains == pytest.approx({"reference": 0.0, "relu": 1e-4 / 0.02, "mish": 0.5})
 
 
 def test_golden_board_has_the_paired_differences_worked_out_by_hand() -> None:

@@ -329,6 +329,15 @@ def test_a_ladder_is_sharp_where_a_seed_sd_is_worth_less_than_a_doubling(runs_of
     assert Board.of(runs).sharp.tolist() == [True, True]
 
 
+def test_a_ladder_without_a_rise_is_not_sharp_though_the_reference_always_scores_the_same(runs_of, rungs_of):
+    """As on a task that the reference never learns: one lucky example must not read as four budgets."""
+    runs = runs_of({t: {"reference": [0.0] * 5} for t in "abc"}, "max")
+    rises = {"a": {2.0: [0.0, 0.0], 4.0: [0.0, 1e-4]}, "b": {2.0: [0.0, 1e-4]}, "c": {2.0: [0.1, 0.1]}}
+    ladder = rungs_of({t: {0.5: [-0.1, -0.1], **own} for t, own in rises.items()})
+    assert Board.of(runs, ladder).sharp.tolist() == [False, True, True]
+    assert Board.of(runs, ladder, noise=dict.fromkeys("abc", 0.02)).sharp.tolist() == [False, False, True]
+
+
 def test_equal_scores_read_one_however_many_runs_say_so(runs_of, rungs_of):
     runs = runs_of({"t": {"reference": [0.1] * 5, "m": [0.1] * 3}}, "max")
     flat = rungs_of({"t": {b: [0.1] * 6 for b in (0.25, 0.5, 2.0, 4.0)}})
