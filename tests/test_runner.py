@@ -245,7 +245,14 @@ class Launcher:
     def __init__(self, environment: dict[str, str], out: Path, seeds: int) -> None:
         command = [sys.executable, "-m", "suite.cli.main", *RUN, "--seeds", str(seeds), "--out", str(out)]
         env = {**os.environ, **environment}
-        self.process = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        self.process = subprocess.Popen(
+            command,
+            env=env,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background job ignores it
+        )
         self.folder = Path(environment["TOY_FOLDER"])
 
     def server(self) -> int | None:
