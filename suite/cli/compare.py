@@ -90,12 +90,11 @@ def compared(out: Path, planned: Sequence[RunSpec], methods: Sequence[str]) -> p
     ------
     ValueError : the first method could not, or no other.
     """
-    import suite
-    from suite.runner.stored import sources
+    from suite.runner.stored import load_plan
     from suite.stats import comparison_table
 
-    frame = suite.load_results(sources(out, planned))
-    frame = frame[frame["run_id"].isin({spec.run_id for spec in planned}) & (frame["status"] != "skipped")]
+    frame = load_plan(out, planned)
+    frame = frame[frame["status"] != "skipped"]
     there = [m for m in methods if m in set(frame["method"])]
     if methods[0] not in there or len(there) < 2:
         raise ValueError("nothing to compare: " + "; ".join(reasons(out, planned)))

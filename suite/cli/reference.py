@@ -31,16 +31,13 @@ def reference(
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Train the frozen reference at 1/4, 1/2, 1, 2 and 4 budgets; derive the tasks' noise."""
-    from suite.runner.stored import sources
+    from suite.runner.stored import load_plan
 
     chosen = _tasks(split(tasks), all_tasks, tier)
-    specs = {task.name: ladder(task, tier, parse_seeds(seeds), device) for task in chosen}
-    finished(launch([s for own in specs.values() for s in own], out, workers, quiet=json, backend=backend))
-    frame = suite.load_results(sources(out, [s for own in specs.values() for s in own]))
-    facts = []
-    for task in chosen:
-        rows = frame[frame["run_id"].isin({s.run_id for s in specs[task.name]})]
-        facts.append(_derive(task, tier, rows, write))
+    planned = [spec for task in chosen for spec in ladder(task, tier, parse_seeds(seeds), device)]
+    finished(launch(planned, out, workers, quiet=json, backend=backend))
+    frame = load_plan(out, planned)
+    facts = [_derive(task, tier, frame[frame["task"] == task.name], write) for task in chosen]
     if json:
         print_json(facts)
     else:

@@ -117,11 +117,10 @@ def separate(wanted: Plan, train: Train, out: Path) -> Outcome:
 
 
 def _attempted(out: Path, planned: list[RunSpec]) -> pd.DataFrame:
-    import suite
-    from suite.runner.stored import sources
+    from suite.runner.stored import load_plan
 
-    frame = suite.load_results(sources(out, planned))
-    return frame[frame["run_id"].isin({spec.run_id for spec in planned}) & (frame["status"] != "skipped")]
+    frame = load_plan(out, planned)
+    return frame[frame["status"] != "skipped"]
 
 
 def _together(rounds: Sequence[Progress]) -> Progress:

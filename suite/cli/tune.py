@@ -50,6 +50,7 @@ def tune(
     region of the space is.
     """
     from suite.runner.spec import plan
+    from suite.runner.stored import load_plan
     from suite.tune import trial_specs
 
     if trials < 1:
@@ -61,23 +62,16 @@ def tune(
         raise ValueError("nothing to tune: no chosen method fits a chosen task at this tier")
     searched = [spec for t, m in pairs for spec in trial_specs(t, m, tier, trials, device)]
     finished(launch(searched, out, workers, quiet=json, backend=backend))
-    rows = _rows(out, searched)
+    rows = load_plan(out, searched)
     final, notes = _final(pairs, rows, parse_seeds(seeds))
     base, _ = plan([t.name for t in where], [REFERENCE], tier, parse_seeds(seeds), device=device)
     finished(launch([*base, *final], out, workers, quiet=json, backend=backend))
-    scores = _scores(_rows(out, [*base, *final]), rows)
+    scores = _scores(load_plan(out, [*base, *final]), rows)
     curves, good = _worth(pairs, rows, tier, within)
     if json:
         print_json({"trials": trials, "rows": scores, "best_of_k": curves, "sensitivity": good, "notes": notes})
     else:
         _print(scores, curves, good, notes, trials)
-
-
-def _rows(out: Path, specs: Sequence[Any]) -> pd.DataFrame:
-    from suite.runner.stored import sources
-
-    frame = suite.load_results(sources(out, specs))
-    return frame[frame["run_id"].isin({spec.run_id for spec in specs})]
 
 
 def _of(rows: pd.DataFrame, task: TaskInfo, method: Method) -> pd.DataFrame:

@@ -7,11 +7,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from suite.runner.spec import RunSpec
 
 DAMAGED = "damaged"
@@ -106,5 +108,13 @@ def standing(out: Path, specs: Iterable[RunSpec]) -> dict[str, tuple[str, Path]]
 
 
 def sources(out: Path, specs: Iterable[RunSpec]) -> list[Path]:
-    """Where all rows of a plan lie, for `suite.load_results`: single files, and compact ones beside them."""
+    """Where all rows of a plan lie, for `suite.store.files.read`: single files, and compact ones beside them."""
     return [out / "runs", *compact_files(out, specs)]
+
+
+def load_plan(out: Path, specs: Collection[RunSpec]) -> pd.DataFrame:
+    """The rows of a plan that a results folder has, as `suite.load_results` gives them."""
+    from suite.api import load_results
+
+    frame = load_results(sources(out, specs))
+    return frame[frame["run_id"].isin({spec.run_id for spec in specs})]
