@@ -32,7 +32,7 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from suite.facts import Paper
+from suite.facts import Noise, Paper
 from suite.recipe import REFERENCE, recipe_for
 from suite.registry import Method, RegistryError, TaskInfo, registry
 
@@ -420,7 +420,10 @@ def _judged(claim: Claim, stored: _Rows) -> Judged:
     first, second = ("B", "A") if claim.direction == "B better" else ("A", "B")
     board = _board(claim, [r for r in runs if r.task in there])
     kind = kinds.get(claim.direction, "better")
-    rows = claim_rows(board, first, second, kind=kind, margins=_margins(claim) if kind != "better" else None)
+    noise = _noise(claim)
+    margins = {task: n.margin for task, n in noise.items()} if kind != "better" else None
+    floors = {task: n.floor for task, n in noise.items()}
+    rows = claim_rows(board, first, second, kind=kind, margins=margins, floors=floors)
     found = {row["task"]: _task_verdict(row, first) for row in rows}
     if kind != "better":
         found |= _idle(found, runs)
@@ -486,12 +489,10 @@ def _direction(claim: Claim, task: TaskInfo) -> str:
     return METRICS[claim.metric][0] if claim.metric else task.metric.direction
 
 
-def _margins(claim: Claim) -> dict[str, float]:
-    """One seed standard deviation of each task, or its floor, where that was measured for the claim's metric."""
-    noise = {task: registry().task(task).noise.get(claim.tier) for task in claim.tasks}
-    if claim.metric:
-        return {}
-    return {task: n.margin for task, n in noise.items() if n is not None}
+def _noise(claim: Claim) -> dict[str, Noise]:
+    """Noise of each task of a claim, where it was measured for the claim's metric."""
+    found = {task: registry().task(task).noise.get(claim.tier) for task in claim.tasks if not claim.metric}
+    return {task: n for task, n in found.items() if n is not None}
 
 
 class _Row(NamedTuple):

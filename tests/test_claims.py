@@ -238,6 +238,17 @@ def test_equality_is_judged_by_the_noise_of_the_task() -> None:
     assert judged(no_worse, rows("shapes-cnn", "relu", far), rows("shapes-cnn", "mish", BASE)).word == "holds"
 
 
+def test_an_effect_is_in_no_smaller_unit_than_the_floor_of_the_task() -> None:
+    floor = registry().task("shapes-cnn").noise["quick"].floor
+    assert floor > 0
+    steady = [[0.5 + 1e-8 * i for i in range(5)], [0.5 + 2 * floor + 3e-8 * i for i in range(5)]]
+    mish, relu = (rows("shapes-cnn", name, values) for name, values in zip(("mish", "relu"), steady, strict=True))
+    found = judged(PLAIN, mish, relu)
+    assert (found.word, round(found.total.difference, 4)) == ("holds", 2.0)
+    own = judged(PLAIN.replace('direction = "A', 'metric = "accuracy"\ndirection = "A'), mish, relu)
+    assert own.total.difference > 1e4  # of another metric no floor is known
+
+
 @pytest.mark.parametrize("way", ["equal", "A no worse"])
 def test_two_sides_that_learned_nothing_are_not_called_equal(way: str) -> None:
     text = PLAIN.replace("A better", way)

@@ -159,6 +159,7 @@ def claim_table(
     *,
     kind: Kind = "better",
     margins: Mapping[str, float] | None = None,
+    floors: Mapping[str, float] | None = None,
 ) -> pd.DataFrame:
     """Verdict on a claim about `a` and `b` on every task and on all of them together.
 
@@ -168,8 +169,9 @@ def claim_table(
 
     "better": tasks are corrected by Holm for being several. The row "all" takes
     these tasks as given: each task's mean difference in units of the sd of `b`
-    there (pooled with that of `a`), averaged, with the seeds' t-interval. Where
-    failures decided a task, or neither arm's runs differ, there is no such
+    there (pooled with that of `a`; the task's floor where that is larger, as arms
+    that learn nothing may hardly spread), averaged, with the seeds' t-interval.
+    Where failures decided a task, or neither arm's runs differ, there is no such
     difference, and the verdict on all is Stouffer's: the mean over tasks of
     z = sign Phi^-1(1 - p / 2), times sqrt(tasks).
     A whole that one of its tasks contradicts does not separate.
@@ -183,6 +185,7 @@ def claim_table(
     ----------
     margins : task -> largest difference that counts as none, in the task's unit; needed for "equal" and "no worse".
         Where it is missing or nan, `noise_margin` of the two arms takes its place.
+    floors : task -> smallest standard deviation that counts, in the task's unit; 0 where it is missing.
 
     Returns
     -------
@@ -192,7 +195,7 @@ def claim_table(
     margins, on row "all", in margins), margin (nan for "better"), failed_a,
     failed_b. The interval is the task's own, uncorrected.
     """
-    return pd.DataFrame(claim_rows(as_board(runs), a, b, tasks, alpha, kind=kind, margins=margins))
+    return pd.DataFrame(claim_rows(as_board(runs), a, b, tasks, alpha, kind=kind, margins=margins, floors=floors))
 
 
 def claim_rows(
@@ -204,6 +207,7 @@ def claim_rows(
     *,
     kind: Kind = "better",
     margins: Mapping[str, float] | None = None,
+    floors: Mapping[str, float] | None = None,
 ) -> list[dict[str, Any]]:
     """The rows of `claim_table` without a frame around them: a page has a hundred such tables."""
     if kind not in get_args(Kind):
@@ -211,7 +215,7 @@ def claim_rows(
     i, j = (_index(board, name) for name in (a, b))
     wanted = [t for t, name in enumerate(board.cells.tasks) if tasks is None or name in tasks]
     rows = [_task_claim(board, i, j, t, kind, alpha, margins or {}) for t in wanted]
-    rows.append(_overall(board, i, j, wanted, rows, kind, alpha, margins or {}))
+    rows.append(_overall(board, i, j, wanted, rows, kind, alpha, margins or {}, floors or {}))
     return [{key: value for key, value in row.items() if key not in _INNER} for row in rows]
 
 
@@ -270,10 +274,10 @@ def _not_the_one_that_failed(
 
 def _overall(
     board: Board, i: int, j: int, tasks: list[int], rows: list[dict[str, Any]], kind: Kind, alpha: float,
-    margins: Mapping[str, float],
+    margins: Mapping[str, float], floors: Mapping[str, float],
 ) -> dict[str, Any]:  # fmt: skip
     """The row over all tasks; of "better" it also corrects the tasks' rows by Holm."""
-    pooled = _pooled_claim(board, i, j, tasks, alpha if kind == "better" else 2 * alpha)
+    pooled = _pooled_claim(board, i, j, tasks, alpha if kind == "better" else 2 * alpha, floors)
     lost = [_failures(board, i, j, t) for t in tasks]
     failed = sum(x[0][0] for x in lost), sum(x[0][1] for x in lost)
     tries = sum(x[1][0] for x in lost), sum(x[1][1] for x in lost)
@@ -319,7 +323,7 @@ def _stouffer(tested: list[dict[str, Any]], pooled: Claim, alpha: float) -> Clai
     return pooled._replace(verdict=_words(p < alpha, total), p=p, n=len(tested))
 
 
-def _pooled_claim(board: Board, i: int, j: int, tasks: list[int], alpha: float) -> Claim:
+def _pooled_claim(board: Board, i: int, j: int, tasks: list[int], alpha: float, floors: Mapping[str, float]) -> Claim:
     """Mean over tasks of the standardised differences, for tasks with two pairs or more and some spread."""
     means, variances, freedom = [], [], []
     for t in tasks:
@@ -328,8 +332,9 @@ def _pooled_claim(board: Board, i: int, j: int, tasks: list[int], alpha: float) 
             continue
         sd = math.sqrt(0.5) * math.hypot(sample_sd(a), sample_sd(b))
         if sd > 0:
-            means.append(exact_mean(a - b) / sd)
-            variances.append((sample_sd(a - b) / sd) ** 2 / len(a))
+            unit = max(sd, floors.get(board.cells.tasks[t], 0.0))
+            means.append(exact_mean(a - b) / unit)
+            variances.append((sample_sd(a - b) / unit) ** 2 / len(a))
             freedom.append(len(a) - 1)
     if not means:
         return NOT_TESTED

@@ -62,7 +62,7 @@ def solution() -> GridSolution:
         "standard": Tier(20000, sizes=WIDE),
     },
     unit=UNIT,
-    noise={"quick": {"sd": 0.023, "n": 5}},
+    noise={"quick": {"sd": 0.023, "floor": 0.01, "n": 5}},
     lr_scale=3.0,
     target=-1.0,
     paper=Paper("An Expert's Guide to Training Physics-informed Neural Networks", arxiv="2308.08468", year=2023),

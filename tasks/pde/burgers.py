@@ -47,7 +47,7 @@ WIDE = {"width": 256, "blocks": 2, "initial": 257, "boundary": 257, "points": 81
         "standard": Tier(20000, sizes=WIDE),
     },
     unit=UNIT,
-    noise={"quick": {"sd": 0.24, "n": 5}},
+    noise={"quick": {"sd": 0.24, "floor": 0.01, "n": 5}},
     lr_scale=3.0,
     target=-1.0,
     paper=Paper("Physics-informed neural networks", url="https://doi.org/10.1016/j.jcp.2018.10.045", year=2019),

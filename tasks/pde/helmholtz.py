@@ -45,7 +45,7 @@ WIDE = {"width": 256, "blocks": 2, "boundary": 129, "points": 8192}
         "standard": Tier(20000, sizes=WIDE),
     },
     unit=UNIT,
-    noise={"quick": {"sd": 0.083, "n": 5}},
+    noise={"quick": {"sd": 0.083, "floor": 0.01, "n": 5}},
     lr_scale=3.0,
     target=-1.0,
     paper=Paper(

@@ -43,7 +43,7 @@ FOURIER = {
         "standard": Tier(20000, sizes={"width": 256, "blocks": 2, "points": 4096}),
     },
     unit=UNIT,
-    noise={"quick": {"sd": 0.19, "n": 5}},
+    noise={"quick": {"sd": 0.19, "floor": 0.01, "n": 5}},
     lr_scale=3.0,
     target=-1.0,
     paper=Paper("Solving High Frequency and Multi-Scale PDEs with Gaussian Processes", arxiv="2311.04465", year=2024),

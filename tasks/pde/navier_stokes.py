@@ -81,7 +81,7 @@ def pressure(points: Tensor, u: Field, v: Field, p: Field) -> Tensor:
         "standard": Tier(20000, sizes=WIDE),
     },
     unit=UNIT,
-    noise={"quick": {"sd": 0.078, "n": 5}},
+    noise={"quick": {"sd": 0.078, "floor": 0.01, "n": 5}},
     lr_scale=3.0,
     target=-1.0,
     paper=Paper(

@@ -46,7 +46,7 @@ WIDE = {"width": 256, "blocks": 2, "initial": 257, "boundary": 257, "points": 81
         "standard": Tier(20000, sizes=WIDE),
     },
     unit=UNIT,
-    noise={"quick": {"sd": 0.031, "n": 5}},
+    noise={"quick": {"sd": 0.031, "floor": 0.01, "n": 5}},
     lr_scale=3.0,
     target=-1.0,
     paper=Paper("Challenges in Training PINNs: A Loss Landscape Perspective", arxiv="2402.01868", year=2024),

@@ -104,6 +104,23 @@ def test_tasks_decided_by_scores_and_by_failures_are_combined_by_stouffer(runs_o
     assert table.loc["all", "difference"] == pytest.approx(d.mean())  # of the task that has one
 
 
+def test_arms_that_hardly_spread_are_measured_by_the_floor_of_the_task(runs_of):
+    tight = {"a": [1.0, 1.0 + 1e-8, 1.0 - 1e-8], "b": [1.02, 1.02 - 1e-8, 1.02 + 2e-8]}
+    wide = {"a": [1.0, 1.3, 0.8], "b": [1.4, 1.5, 1.3]}
+    runs, floors = runs_of({"tight": tight, "wide": wide}), {"tight": 0.01, "wide": 0.01}
+    found = claim_table(runs, "a", "b", floors=floors).set_index("task")
+    pooled = np.sqrt((np.var(wide["a"], ddof=1) + np.var(wide["b"], ddof=1)) / 2)
+    wanted = (0.02 / 0.01 + np.mean(np.subtract(wide["b"], wide["a"])) / pooled) / 2
+    assert found.loc["all", "difference"] == pytest.approx(wanted, rel=1e-5)
+    alone = claim_table(runs, "a", "b", ["tight"], floors=floors).set_index("task")
+    plain = claim_table(runs, "a", "b", ["tight"]).set_index("task")
+    assert plain.loc["all", "difference"] > 1e5
+    assert (alone.loc["all", "p"], alone.loc["all", "verdict"]) == (
+        pytest.approx(plain.loc["all", "p"]), plain.loc["all", "verdict"],
+    )  # fmt: skip
+    assert alone.loc["tight"].equals(plain.loc["tight"])
+
+
 def test_the_arm_that_failed_more_often_is_not_called_better(runs_of):
     scores = {"shaky": [1.0, 1.1, 0.9, None, None], "firm": [2.0, 2.1, 1.9, 2.0, 2.0]}
     lower = claim_table(runs_of({"t": scores}, "min"), "shaky", "firm")
