@@ -81,7 +81,7 @@ class Noise:
     Attributes
     ----------
     sd : standard deviation of the primary metric over seeds.
-    floor : differences below this are never called a regression.
+    floor : differences below this are never called a regression, and no effect is stated in a smaller unit.
     n : number of seeds behind `sd`.
     per_doubling : what the last doubling of the budget was worth in the metric, + is
         better; None where it is not measured.
