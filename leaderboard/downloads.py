@@ -1,4 +1,4 @@
-"""What the pages show, for spreadsheets and programs: the rows, the cells and the standings."""
+"""What the pages show, for spreadsheets and programs: the rows, the cells, the standings and the claims."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 
 from leaderboard.model import Board, Cell, Run, Sheet, Slice
 from leaderboard.standings import Estimate, Overview, SlotTable, Standing
+from suite.claims import Judged, TaskVerdict
 from suite.recipe import REFERENCE
 
 COLUMNS = (
@@ -33,6 +34,11 @@ STANDINGS = (
     *_BOARD, "family", "slot", "method", "headline", "value", "seeds_low", "seeds_high", "low", "high", "verdict",
     "tasks", "covered", "possible", "group", "rank", "rank_low", "rank_high", "ties", "better", "tied", "worse",
     "failed", "cost_ratio",
+)  # fmt: skip
+CLAIMS = (
+    "claim", "paper", "link", "statement", "published", "a", "b", "predicted", "tier", "task", "metric", "unit",
+    "verdict", "difference", "low", "high", "n", "p", "q", "stands", "detectable", "margin", "failed_a", "failed_b",
+    "idle", "why", "runs_a", "runs_b",
 )  # fmt: skip
 _WHOLE = frozenset(("task_version", "steps", "parameters", "peak_bytes"))
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
@@ -62,6 +68,15 @@ def standings(views: Iterable[Overview]) -> Table:
     return Table(STANDINGS, [_standing(v, t, r) for v in views for t in v.tables for r in t.rows])
 
 
+def claims(judged: Iterable[Judged]) -> Table:
+    """Every claim: a row over all its tasks (`task` is "all"), then one a task; only the first where none tests it.
+
+    `runs_a` and `runs_b` are the ids of the runs behind a row, `stands` whether a verdict that names a better side
+    stands among all of these.
+    """
+    return Table(CLAIMS, [_claim(j, verdict) for j in judged for verdict in (j.total, *j.tasks)])
+
+
 def _board(part: Slice) -> tuple[Any, ...]:
     return (part.tier, part.kind, part.trials, part.hardware)
 
@@ -83,6 +98,22 @@ def _standing(view: Overview, table: SlotTable, row: Standing) -> tuple[Any, ...
         found.seeds_high, found.low, found.high, row.verdict(table.headline), found.tasks, row.covered, row.possible,
         *_place(row), row.tasks("better"), row.tasks("tied", "open", "same"), row.tasks("worse"),
         row.tasks("failed"), row.cost,
+    )  # fmt: skip
+
+
+def _claim(judged: Judged, verdict: TaskVerdict) -> tuple[Any, ...]:
+    claim, whole = judged.claim, verdict is judged.total
+    arms, stated = claim.arms, None if whole else claim.measured(verdict.task)
+    ordered = whole and judged.word in ("holds", "opposite") and not math.isnan(judged.q)
+    behind = [r for r in judged.runs if whole or r.task == verdict.task]
+    return (
+        claim.id, claim.paper.title, claim.paper.link, claim.statement, claim.published,
+        *(arms[side].label if side in arms else "" for side in "AB"), claim.direction, claim.tier if arms else "",
+        verdict.task, stated.name if stated else claim.metric, stated.unit if stated else "seed sd", verdict.word,
+        verdict.difference, verdict.low, verdict.high, verdict.n, verdict.p, judged.q if whole else math.nan,
+        not judged.alone if ordered else None, verdict.detectable, verdict.margin,
+        *verdict.failed, verdict.idle, judged.why,
+        *(" ".join(r.run_id for r in behind if r.side == side) for side in "AB"),
     )  # fmt: skip
 
 

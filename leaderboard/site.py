@@ -72,7 +72,12 @@ class _Site:
         yield "runs.csv", downloads.csv_bytes(downloads.runs(board.runs))
         yield "runs.json", downloads.json_bytes(downloads.runs(board.runs))
         yield "runs.parquet", downloads.parquet_bytes(board)
-        for name, table in (("cells", downloads.cells(board)), ("standings", downloads.standings(views))):
+        tables = {
+            "cells": downloads.cells(board),
+            "standings": downloads.standings(views),
+            "claims": downloads.claims(self.claims.judged),
+        }
+        for name, table in tables.items():
             yield f"{name}.csv", downloads.csv_bytes(table)
             yield f"{name}.json", downloads.json_bytes(table)
             yield f"{name}.parquet", downloads.table_bytes(table)

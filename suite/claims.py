@@ -32,7 +32,7 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from suite.facts import Noise, Paper
+from suite.facts import Metric, Noise, Paper
 from suite.recipe import REFERENCE, recipe_for
 from suite.registry import Method, RegistryError, TaskInfo, registry
 
@@ -44,12 +44,12 @@ if TYPE_CHECKING:
 
 LEDGER = "claims.toml"
 DIRECTIONS = ("A better", "B better", "equal", "A no worse")
-# metrics beside the tasks' primary ones that a claim may be about: which way is better, and who states them
-METRICS: dict[str, tuple[str, tuple[str, ...]]] = {
-    "accuracy": ("max", ("vision", "language")),
-    "pass@4": ("max", ("rlvr",)),
-    "pass@16": ("max", ("rlvr",)),
-    "entropy": ("min", ("rlvr",)),  # of the policy: what claims predict of it is that it falls
+# metrics beside the tasks' primary ones that a claim may be about, and the families that state them
+METRICS: dict[str, tuple[Metric, tuple[str, ...]]] = {
+    "accuracy": (Metric("accuracy", "share", "max"), ("vision", "language")),
+    "pass@4": (Metric("pass@4", "share", "max"), ("rlvr",)),
+    "pass@16": (Metric("pass@16", "share", "max"), ("rlvr",)),
+    "entropy": (Metric("entropy", "nats", "min"), ("rlvr",)),  # of the policy: claims predict of it that it falls
 }
 _COMPARISON = ("a", "b", "tasks", "tier", "metric", "direction")
 _TEXTS = ("paper", "arxiv", "statement", "published", "tier", "metric", "direction", "reason")
@@ -128,6 +128,10 @@ class Claim:
     def ordered(self) -> bool:
         """Whether one side is predicted to be better than the other."""
         return self.direction.endswith("better")
+
+    def measured(self, task: str) -> Metric:
+        """The metric that is compared on a task."""
+        return METRICS[self.metric][0] if self.metric else registry().task(task).metric
 
     @property
     def prediction(self) -> str:
@@ -480,13 +484,9 @@ def _board(claim: Claim, runs: Sequence[ClaimRun]) -> Board:
     failed = np.zeros(utility.shape, dtype=bool)
     for r in runs:
         place = "AB".index(r.side), tasks.index(r.task), seeds.index(r.seed)
-        sign = 1.0 if _direction(claim, registry().task(r.task)) == "max" else -1.0
+        sign = 1.0 if claim.measured(r.task).direction == "max" else -1.0
         utility[place], failed[place] = sign * r.score, r.status != "ok"
     return Board(Cells(("A", "B"), tuple(tasks), ("",) * len(tasks), np.array(seeds), utility, failed))
-
-
-def _direction(claim: Claim, task: TaskInfo) -> str:
-    return METRICS[claim.metric][0] if claim.metric else task.metric.direction
 
 
 def _noise(claim: Claim) -> dict[str, Noise]:

@@ -16,7 +16,7 @@ from suite.registry import RegistryError, registry
 from suite.slots import SLOTS
 
 ROOT = Path(suite.__file__).parent.parent
-GUIDES = [p for p in (ROOT / "README.md", ROOT / "CONTRIBUTING.md") if p.exists()]
+GUIDES = [p for p in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "results" / "README.md") if p.exists()]
 OWN = re.compile(r"my-|tilted|NAME|SLOT|FILE|REV|BUNDLE|TASK")  # what a reader puts in
 
 

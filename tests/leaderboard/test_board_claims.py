@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import json
 import random
 import re
 from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 from test_board_model import read_of, row
 from test_board_pages import EVIL, Page, _resolve, pages_of
@@ -140,6 +144,38 @@ def test_markdown_has_the_verdicts(files: dict[str, bytes]) -> None:
     text = files["LEADERBOARD.md"].decode()
     assert "4 claims of papers: 3 hold." in text
     assert re.search(r"^\| stable \| mish better than gelu \| holds \| by failures \|$", text, re.M)
+
+
+def test_the_downloads_hold_the_verdicts_and_the_runs_behind_them(files: dict[str, bytes]) -> None:
+    table = pq.read_table(io.BytesIO(files["claims.parquet"])).to_pandas()
+    as_csv = pd.read_csv(io.BytesIO(files["claims.csv"]), keep_default_na=False, na_values=[""])
+    as_json = pd.read_json(io.BytesIO(files["claims.json"]), orient="split", precise_float=True)
+    numbers = ["difference", "low", "high", "p", "q", "detectable", "margin"]
+    for other in (as_csv, as_json):
+        assert list(other.columns) == list(table.columns)
+        assert other["claim"].tolist() == table["claim"].tolist()
+        pd.testing.assert_frame_equal(other[numbers].astype(float), table[numbers].astype(float), rtol=1e-12)
+    found = {(r.claim, r.task): r for r in table.itertuples()}
+    tasks = {"sure": ["shapes-cnn", "shapes-vit"], "sure/set": ["shapes-cnn"], "stable": ["shapes-cnn"]}
+    tasks |= {"open": ["shapes-vit"], "never": []}
+    assert list(found) == [(name, task) for name, on in tasks.items() for task in ("all", *on)]
+
+    sure = found["sure", "shapes-cnn"]  # the sides' accuracies differ by .10, .11, .09, .09, .11
+    assert (sure.difference, sure.n, sure.unit, sure.metric) == (pytest.approx(0.1), 5, "share", "accuracy")
+    half = 2.7764451051977987 * np.std([0.10, 0.11, 0.09, 0.09, 0.11], ddof=1) / 5**0.5
+    assert (sure.low, sure.high) == (pytest.approx(0.1 - half), pytest.approx(0.1 + half))
+    rows = {r["run_id"]: r for r in board_rows()}
+    for side, method in (("runs_a", "mish"), ("runs_b", "relu")):
+        runs = [rows[name] for name in getattr(sure, side).split()]
+        assert [(r["method"], r["task"], r["seed"]) for r in runs] == [(method, "shapes-cnn", s) for s in range(5)]
+    assert (found["sure", "all"].unit, found["sure", "all"].n, found["sure", "all"].stands) == ("seed sd", 2, True)
+    stable = found["stable", "shapes-cnn"]
+    assert (stable.verdict, stable.failed_a, stable.failed_b, stable.unit) == ("holds", 0, 5, "nats")
+    assert found["sure/set", "shapes-cnn"].margin > 0
+    assert (found["sure/set", "all"].a, found["sure/set", "all"].stands) == ("leaky-relu (negative_slope = 0.2)", None)
+    assert (found["open", "all"].verdict, found["open", "all"].why) == ("not tested", "no runs of both sides yet")
+    assert found["never", "all"].why.startswith("No task waits")
+    assert {"claims.csv", "claims.json", "claims.parquet"} <= set(pages_of(files)["claims.html"].links)
 
 
 def test_a_verdict_that_does_not_stand_among_all_is_marked(files: dict[str, bytes], monkeypatch: Any) -> None:

@@ -122,7 +122,7 @@ def test_every_page_is_there(files: dict[str, bytes]) -> None:
     wanted |= {"runs.csv", "runs.json", "runs.parquet", "static/board.css", "static/board.js"}
     wanted |= {"task/quick.toy.html", "task/smoke.toy.html", "task/quick.heat.html", "task/quick.add.html"}
     wanted |= {f"method/{m}.html" for m in ("reference", "golu", "mish", "relu", "lion")}
-    wanted |= {f"{name}.{kind}" for name in ("cells", "standings") for kind in ("csv", "json", "parquet")}
+    wanted |= {f"{name}.{kind}" for name in ("cells", "standings", "claims") for kind in ("csv", "json", "parquet")}
     wanted |= {f"run/quick.toy.{m}.html" for m in ("reference", "golu", "mish", "relu")}
     wanted |= {f"run/{cell}.html" for cell in ("quick.heat.reference", "quick.heat.golu", "quick.add.reference")}
     wanted |= {f"run/{cell}.html" for cell in ("quick.add.lion", "smoke.toy.reference", "smoke.toy.golu")}
