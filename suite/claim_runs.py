@@ -1,17 +1,17 @@
-"""Which runs claims still need, and what these will take."""
+"""Which runs claims still need, and in what order they are made."""
 
 from __future__ import annotations
 
-import itertools
 import math
-import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-from suite.claims import Arm, Claim, canonical, read_json, recipe_of
+from suite.claims import Arm, Claim, recipe_of
+from suite.effort import ProcessorTime, Step
+from suite.plain import canonical, read_json
 from suite.recipe import REFERENCE
-from suite.registry import Method, RegistryError, registry
+from suite.registry import RegistryError
 from suite.runner.spec import RunSpec
 
 if TYPE_CHECKING:
@@ -57,26 +57,6 @@ class Plan:
                 for run in runs:
                     others.pop(run, None)
         return found
-
-
-class Step(NamedTuple):
-    """A claim's place in a plan.
-
-    Attributes
-    ----------
-    claim : its id.
-    specs : the runs it needs beside those of the steps before it.
-    seconds : processor seconds of its runs and of those of all steps before it; nan where one is not known.
-    """
-
-    claim: str
-    specs: list[RunSpec]
-    seconds: float
-
-
-def within(steps: Sequence[Step], hours: float) -> list[Step]:
-    """The first of the steps, whose runs together take no more than that many processor hours; none of unknown time."""
-    return list(itertools.takewhile(lambda step: step.seconds <= hours * 3600, steps))
 
 
 def plan(claims: Iterable[Claim], seeds: Sequence[int], table: pa.Table, device: str = "cpu") -> Plan:
@@ -127,62 +107,4 @@ def _id_today(row: Mapping[str, Any], device: str) -> str | None:
     try:
         return RunSpec(row["task"], row["method"], row["tier"], row["seed"], settings, device=device).run_id
     except (RegistryError, ValueError):
-        return None
-
-
-class ProcessorTime:
-    """What runs will take, by the rows of runs like them.
-
-    Parameters
-    ----------
-    table : rows in the current schema.
-    """
-
-    def __init__(self, table: pa.Table) -> None:
-        columns = ["task", "tier", "method", "set_hp", "status", "budget_kind", "budget", "trial", "cpu_seconds"]
-        times: dict[tuple[str, ...], list[float]] = {}
-        ratios: dict[tuple[str, bool], list[float]] = {}
-        for row in table.select([*columns, "family", "cost_ratio"]).to_pylist():
-            if row["cost_ratio"]:
-                ratios.setdefault((row["method"], row["family"] == "pde"), []).append(row["cost_ratio"])
-            plain = row["status"] == "ok" and row["trial"] == -1 and row["budget_kind"] == "steps"
-            if plain and row["cpu_seconds"] and row["budget"] == _budget(row["task"], row["tier"]):
-                arm = row["task"], row["tier"], row["method"], canonical(read_json(row["set_hp"]) or {})
-                for length in (2, 3, 4):
-                    times.setdefault(arm[:length], []).append(row["cpu_seconds"])
-        self.medians = {key: statistics.median(values) for key, values in times.items()}
-        self.ratios = {key: statistics.median(values) for key, values in ratios.items()}
-
-    def of(self, spec: RunSpec) -> float:
-        """Processor seconds of a run: the median of its arm, else of its method, else of its task.
-
-        The task's is multiplied by what a unit of the budget costs with each of
-        the run's methods: as measured, on any task, else by the passes that a
-        step takes. nan where the task has no rows with a time.
-        """
-        arm = spec.task, spec.tier, spec.method, canonical(spec.hp)
-        for length in (4, 3):
-            if arm[:length] in self.medians:
-                return self.medians[arm[:length]]
-        costs = [self._cost(entry, spec.info.family == "pde") for entry in spec.entries]
-        return math.prod(costs) * self.medians.get(arm[:2], math.nan)
-
-    def _cost(self, entry: Method, pde: bool) -> float:
-        """Cost of a unit of budget: of a gradient evaluation on a PDE task, of a step elsewhere."""
-        if (entry.name, pde) in self.ratios:
-            return self.ratios[entry.name, pde]
-        other = self.ratios.get((entry.name, not pde), entry.passes if pde else 1.0)
-        return other / entry.passes if pde else other * entry.passes
-
-    def total(self, specs: Iterable[RunSpec]) -> tuple[float, int]:
-        """(processor seconds of the runs whose time is known, how many are not)."""
-        seconds = [self.of(spec) for spec in specs]
-        known = [x for x in seconds if not math.isnan(x)]
-        return math.fsum(known), len(seconds) - len(known)
-
-
-def _budget(task: str, tier: str) -> float | None:
-    try:
-        return registry().task(task).tiers[tier].budget
-    except (RegistryError, KeyError):
         return None

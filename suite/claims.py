@@ -23,7 +23,6 @@ from __future__ import annotations
 
 import difflib
 import functools
-import json
 import math
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
@@ -33,6 +32,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from suite.facts import Metric, Noise, Paper
+from suite.plain import canonical, read_json
 from suite.recipe import REFERENCE, recipe_for
 from suite.registry import Method, RegistryError, TaskInfo, registry
 
@@ -600,15 +600,6 @@ def _strings(values: Sequence[str]) -> pa.Array:
     return pa.array(values, pa.string())
 
 
-def read_json(text: str | None) -> dict[str, Any] | None:
-    """What a row states as JSON; None where it cannot be read, as the board says of that row."""
-    try:
-        found = json.loads(text or "{}")
-    except ValueError:
-        return None
-    return found if isinstance(found, dict) else None
-
-
 def recipe_of(task: str, arm: Arm) -> str:
     """What an arm trains with on a task, as one text: equal for two names of the same training."""
     return canonical(recipe_for(registry().task(task), arm.method, arm.hp).as_dict())
@@ -617,16 +608,3 @@ def recipe_of(task: str, arm: Arm) -> str:
 def arm_key(arm: Arm) -> tuple[str, str]:
     """An arm as result rows name it: method and settings."""
     return arm.method, canonical(arm.hp)
-
-
-def canonical(stated: Mapping[str, Any]) -> str:
-    """Hyper-parameters or a recipe as one text, however they were written: 1 and 1.0, lists and tuples are the same."""
-
-    def plain(value: Any) -> Any:
-        if isinstance(value, Mapping):
-            return {k: plain(v) for k, v in value.items()}
-        if isinstance(value, list | tuple):
-            return [plain(v) for v in value]
-        return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
-
-    return json.dumps(plain(stated), sort_keys=True)

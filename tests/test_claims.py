@@ -17,8 +17,9 @@ import pytest
 from scipy.stats import ttest_rel
 
 from leaderboard.claims import aside
-from suite.claim_runs import Plan, ProcessorTime, within
+from suite.claim_runs import Plan
 from suite.claims import Arm, Claim, ClaimError, judge, ledger, ledger_words, parse, select
+from suite.effort import ProcessorTime, within
 from suite.recipe import recipe_for
 from suite.registry import registry
 from suite.runner.spec import RunSpec
@@ -532,41 +533,6 @@ def times(*groups: list[dict[str, Any]]) -> ProcessorTime:
     return ProcessorTime(pa.Table.from_pylist([r for group in groups for r in group], schema=RUNS))
 
 
-def test_the_time_of_a_run_is_that_of_runs_like_it() -> None:
-    known = times(
-        rows("digits-cnn", "reference", BASE, cpu_seconds=2.0),
-        [row("digits-cnn", "gelu", seed, 0.1, cpu_seconds=s) for seed, s in enumerate((3.0, 4.0, 50.0))],
-        rows("digits-cnn", "leaky-relu", BASE[:2], cpu_seconds=5.0, set_hp='{"negative_slope": 1}'),
-        rows("digits-cnn", "leaky-relu", BASE[:1], cpu_seconds=7.0),
-        rows("digits-cnn", "mish", [None, None], cpu_seconds=0.1),
-        rows("digits-cnn", "silu", BASE, cpu_seconds=9.0, budget=3.0),
-        rows("convection", "reference", BASE, cpu_seconds=11.0),
-        [row("convection", "swish-trainable", 0, None, cost_ratio=3.0)],
-    )
-    assert known.of(RunSpec("digits-cnn", "gelu")) == 4.0
-    assert known.of(RunSpec("digits-cnn", "leaky-relu", hp={"negative_slope": 1.0})) == 5.0
-    assert known.of(RunSpec("digits-cnn", "leaky-relu", hp={"negative_slope": 0.5})) == 5.0  # of the method's three
-    assert known.of(RunSpec("digits-cnn", "mish")) == known.of(RunSpec("digits-cnn", "silu")) == 3.0  # of all eleven
-    assert known.of(RunSpec("digits-cnn", "sam")) == 6.0  # two passes a step
-    assert known.of(RunSpec("convection", "extragradient")) == 11.0  # the budget counts passes
-    assert known.of(RunSpec("digits-cnn", "swish-trainable+sam")) == 18.0  # a cost measured elsewhere
-    assert math.isnan(known.of(RunSpec("digits-cnn", "gelu", "smoke")))
-    measured = times(
-        rows("digits-cnn", "reference", BASE, cpu_seconds=3.0),
-        rows("convection", "reference", BASE, cpu_seconds=11.0),
-        [row("digits-cnn", "extragradient", 0, None, cost_ratio=2.4)],
-        [row("convection", "sam", 0, None, cost_ratio=1.5)],
-    )
-    assert measured.of(RunSpec("digits-cnn", "extragradient")) == pytest.approx(7.2)
-    assert measured.of(RunSpec("convection", "extragradient")) == pytest.approx(13.2)  # 2.4 a step, of two evaluations
-    assert measured.of(RunSpec("convection", "sam")) == pytest.approx(16.5)
-    assert measured.of(RunSpec("digits-cnn", "sam")) == pytest.approx(9.0)
-    seconds, unknown = known.total(
-        [RunSpec("digits-cnn", "gelu"), RunSpec("digits-cnn", "sam"), RunSpec("shapes-vit", "gelu")]
-    )
-    assert (seconds, unknown) == (10.0, 1)
-
-
 def spec(method: str, seed: int = 0) -> RunSpec:
     return RunSpec("digits-cnn", method, seed=seed)
 
@@ -585,12 +551,12 @@ def test_the_claim_goes_first_that_needs_the_least_beside_those_before() -> None
         "nothing": [],
     }
     steps = Plan(missing, missing).steps(known)
-    assert [(s.claim, s.specs, s.seconds) for s in steps[:3]] == [
+    assert [(s.name, s.specs, s.seconds) for s in steps[:3]] == [
         ("gelu", [spec("gelu")], 2000.0),
         ("both", [spec("mish"), spec("mish", 1)], 4000.0),  # less than silu once gelu has run
         ("silu", [spec("silu")], 6500.0),
     ]
-    assert [s.claim for s in steps[3:]] == ["unknown"]
+    assert [s.name for s in steps[3:]] == ["unknown"]
     assert math.isnan(steps[3].seconds)
     for hours, fit in ((0.5, 0), (1.0, 1), (4000 / 3600, 2), (1.5, 2), (100.0, 3)):
         assert within(steps, hours) == steps[:fit]

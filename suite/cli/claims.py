@@ -13,13 +13,14 @@ import typer
 
 from suite.claims import Arm, ledger_words, read_ledger, select
 from suite.cli.run import finished, launch, parse_seeds, reasons, split
-from suite.cli.show import interval_text, print_json, print_table
+from suite.cli.show import amount_text, interval_text, print_json, print_table, time_text
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from suite.claim_runs import Plan, ProcessorTime, Step
+    from suite.claim_runs import Plan
     from suite.claims import Judged
+    from suite.effort import ProcessorTime, Step
     from suite.runner.spec import RunSpec
     from suite.stats.claims import ClaimVerdict
 
@@ -57,7 +58,8 @@ def claims(
     folders = [out, *(results if results is not None else [p for p in [Path("results")] if p.is_dir()])]
     why: list[str] = []
     if run or dry_run:
-        from suite.claim_runs import ProcessorTime, plan, within
+        from suite.claim_runs import plan
+        from suite.effort import ProcessorTime, within
 
         stored = _rows(folders)
         needed, times = plan(chosen, parse_seeds(seeds), stored, device), ProcessorTime(stored)
@@ -67,10 +69,10 @@ def claims(
             return
         now = steps if hours is None else within(steps, hours)
         if not json:
-            sys.stderr.write(f"missing: {_amount(_specs(steps), times)}\n")
+            sys.stderr.write(f"missing: {amount_text(_specs(steps), times)}\n")
             if hours is not None:
                 counts = f"{len(now)} of {len(steps)} comparisons"
-                sys.stderr.write(f"within {hours:g} h: {counts}, {_amount(_specs(now), times)}\n")
+                sys.stderr.write(f"within {hours:g} h: {counts}, {amount_text(_specs(now), times)}\n")
         finished(launch(_specs(now), out, workers, cost=cost, quiet=json))
         why = reasons(out, [spec for specs in needed.wanted.values() for spec in specs])
     judged = judge(chosen, _rows(folders))
@@ -90,44 +92,28 @@ def _list_missing(needed: Plan, steps: Sequence[Step], times: ProcessorTime, jso
     if json:
         found = []
         for step in steps:
-            missing = needed.missing[step.claim]
+            missing = needed.missing[step.name]
             seconds, unknown = times.total(missing)
-            facts = {"claim": step.claim, "seconds": seconds, "unknown": unknown, "so_far": step.seconds}
+            facts = {"claim": step.name, "seconds": seconds, "unknown": unknown, "so_far": step.seconds}
             found.append({**facts, "missing": [_spec_facts(spec) for spec in missing]})
         print_json(found)
         return
     rows = [
         {
-            "claim": step.claim,
-            "time": _amount(needed.missing[step.claim], times),
-            "so_far": "unknown" if math.isnan(step.seconds) else _time(step.seconds),
-            "runs": _runs_text(needed.missing[step.claim]),
+            "claim": step.name,
+            "time": amount_text(needed.missing[step.name], times),
+            "so_far": "unknown" if math.isnan(step.seconds) else time_text(step.seconds),
+            "runs": _runs_text(needed.missing[step.name]),
         }
         for step in steps
     ]
     print_table(rows, {"claim": "claim", "time": "missing", "so_far": "all so far", "runs": "runs"})
-    sys.stdout.write(f"\nall claims together, no run twice: {_amount(_specs(steps), times)}\n")
+    sys.stdout.write(f"\nall claims together, no run twice: {amount_text(_specs(steps), times)}\n")
 
 
 def _spec_facts(spec: RunSpec) -> dict[str, Any]:
     """What names a run."""
     return {"task": spec.task, "tier": spec.tier, "method": spec.method, "hp": dict(spec.hp), "seed": spec.seed}
-
-
-def _amount(specs: Sequence[RunSpec], times: ProcessorTime) -> str:
-    """``20 runs, about 12 min of processor time``."""
-    seconds, unknown = times.total(specs)
-    runs = f"{len(specs)} run{'s' * (len(specs) != 1)}"
-    if unknown == len(specs):
-        return f"{runs}, processor time unknown" if specs else "no run"
-    rest = f", {unknown} of them left out of that" if unknown else ""
-    return f"{runs}, about {_time(seconds)} of processor time{rest}"
-
-
-def _time(seconds: float) -> str:
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 100 * 60 else f"{seconds / 3600:.1f} h"
 
 
 def _runs_text(specs: Sequence[RunSpec]) -> str:

@@ -53,6 +53,14 @@ def run(
     retry: Annotated[
         bool, typer.Option("--retry", help="Run failed runs again, and those whose file is damaged.")
     ] = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="List what is missing and what it takes, cheapest tasks first; run nothing."),
+    ] = False,
+    hours: Annotated[
+        float | None,
+        typer.Option(min=0, help="Processor hours to spend, cheapest tasks and methods first; default: all it takes."),
+    ] = None,
     until_separated: Annotated[
         bool, typer.Option("--until-separated", help="Add seeds only where the order against the reference is open.")
     ] = False,
@@ -80,10 +88,22 @@ def run(
             sys.stderr.write(f"levelfield: {note}\n")
     if not specs:
         raise ValueError("nothing to run: no chosen method fits a chosen task at this tier")
-    if retry:
-        _forget_failures(out, {spec.run_id for spec in specs})
     if budget not in ("steps", "seconds"):
         raise ValueError(f"--budget takes steps or seconds, got {budget!r}")
+    if dry_run or hours is not None:
+        if dry_run and hours is not None:
+            raise ValueError("--hours says how much to run, --dry-run to run nothing: give one of them")
+        if until_separated or budget == "seconds":
+            raise ValueError("--dry-run and --hours know what equal steps of given seeds take: leave them out here")
+        from suite.cli.missing import Missing
+
+        missing = Missing.of(specs, out, retry)
+        if hours is None:
+            missing.show(json)
+            return
+        specs = missing.within(hours, quiet=json)
+    if retry:
+        _forget_failures(out, {spec.run_id for spec in specs})
 
     def train(todo: list[RunSpec]) -> tuple[Progress, list[RunSpec]]:
         return launch(

@@ -7,11 +7,15 @@ import math
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from suite.plain import finite
 from suite.registry import Method, TaskInfo
 from suite.space import describe
+
+if TYPE_CHECKING:
+    from suite.effort import ProcessorTime
+    from suite.runner.spec import RunSpec
 
 
 def print_json(value: Any) -> None:
@@ -93,3 +97,20 @@ def task_facts(task: TaskInfo) -> dict[str, Any]:
         "paper": asdict(task.paper) if task.paper else None,
         "source": f"{task.path}:{task.line}",
     }
+
+
+def amount_text(specs: Sequence[RunSpec], times: ProcessorTime) -> str:
+    """``20 runs, about 12 min of processor time``."""
+    seconds, unknown = times.total(specs)
+    runs = f"{len(specs)} run{'s' * (len(specs) != 1)}"
+    if unknown == len(specs):
+        return f"{runs}, processor time unknown" if specs else "no run"
+    rest = f", {unknown} of them left out of that" if unknown else ""
+    return f"{runs}, about {time_text(seconds)} of processor time{rest}"
+
+
+def time_text(seconds: float) -> str:
+    """``42 s``, ``12 min``, ``3.1 h``."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 100 * 60 else f"{seconds / 3600:.1f} h"
