@@ -1,4 +1,4 @@
-"""Which published systems are on the board, which are registered, and what the others wait for."""
+"""Which published systems are on the board, what the others wait for, and how much has been run on each task."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from importlib import resources
 
-from suite.registry import Method
+from suite.registry import Method, TaskInfo
 
 COLUMNS = ("id", "name", "paper", "arxiv", "slot", "track", "variants", "reason")
 ON_BOARD, REGISTERED, WAITING = "on the board", "registered", "waiting"
@@ -130,3 +130,34 @@ def unlisted(methods: Mapping[str, Method]) -> list[Method]:
 def counts(found: Collection[Covered]) -> Counter[str]:
     """Systems by state."""
     return Counter(c.state for c in found)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How many of the methods meant for a task have been run on it.
+
+    Attributes
+    ----------
+    slots : by slot that has such methods, (methods with a run, methods).
+    """
+
+    task: str
+    slots: Mapping[str, tuple[int, int]]
+
+    @property
+    def total(self) -> tuple[int, int]:
+        """(methods with a run, methods) of all slots."""
+        return sum(done for done, _ in self.slots.values()), sum(meant for _, meant in self.slots.values())
+
+
+def progress(task: TaskInfo, methods: Mapping[str, Method], run: Collection[str]) -> Progress:
+    """Methods run on a task, by slot.
+
+    Parameters
+    ----------
+    methods : the registry's methods by name.
+    run : names of methods with a run on the task; one that failed or said why it cannot be made has one.
+    """
+    meant = [method for method in methods.values() if method.fits(task)]
+    everything, done = (Counter(m.slot for m in found) for found in (meant, [m for m in meant if m.name in run]))
+    return Progress(task.name, {slot: (done[slot], everything[slot]) for slot in sorted(everything)})

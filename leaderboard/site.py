@@ -332,7 +332,24 @@ def _unverified(board: Board) -> list[Unverified]:
 def _coverage(board: Board) -> dict[str, Any]:
     methods = registry().methods
     systems = covered.coverage(methods, board.methods)
-    return {"systems": systems, "counts": covered.counts(systems), "unlisted": covered.unlisted(methods)}
+    tiers = [
+        (
+            part.tier,
+            [
+                (sheet, covered.progress(sheet.info, methods, sheet.cells))
+                for sheet in board.of_slice(part)
+                if sheet.info
+            ],
+        )
+        for part in board.slices
+        if part.main and part.tier != SMOKE
+    ]
+    return {
+        "systems": systems,
+        "counts": covered.counts(systems),
+        "unlisted": covered.unlisted(methods),
+        "tiers": [(tier, found) for tier, found in tiers if any(progress.total[0] for _, progress in found)],
+    }
 
 
 def _environment_words(environment: str) -> str:

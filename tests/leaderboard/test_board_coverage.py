@@ -6,9 +6,19 @@ import re
 
 import pytest
 from markupsafe import escape
-from test_board_model import golden, read_of
+from test_board_model import golden, read_of, rows_of
 
-from leaderboard.coverage import ON_BOARD, REGISTERED, WAITING, CoverageError, coverage, parse, systems, unlisted
+from leaderboard.coverage import (
+    ON_BOARD,
+    REGISTERED,
+    WAITING,
+    CoverageError,
+    coverage,
+    parse,
+    progress,
+    systems,
+    unlisted,
+)  # fmt: skip
 from leaderboard.site import render
 from suite.registry import Method, registry
 from suite.slots import SLOTS
@@ -84,3 +94,37 @@ def test_the_table_of_systems_is_well_formed() -> None:
 def test_a_damaged_table_names_the_line(text: str, says: str) -> None:
     with pytest.raises(CoverageError, match=re.escape(says)):
         parse(text)
+
+
+def test_the_methods_run_on_a_task_are_counted_by_slot() -> None:
+    task, methods = registry().task("shapes-vit"), registry().methods
+    found = progress(task, methods, ["reference", "golu", "gelu", "lion", "golu+lion", "no-such-method"])
+    meant = {slot: sum(m.slot == slot and m.fits(task) for m in methods.values()) for slot in task.slots}
+    assert {slot: of for slot, (_, of) in found.slots.items()} == {slot: n for slot, n in meant.items() if n}
+    assert {slot: done for slot, (done, _) in found.slots.items() if done} == {"activation": 2, "optimizer": 1}
+    assert found.total == (3, sum(meant.values()))
+    assert "objective" not in found.slots
+
+
+def test_the_page_says_how_much_has_been_run_on_each_task() -> None:
+    rows = [*rows_of("shapes-vit", "reference", [1.0, 1.1]), *rows_of("shapes-vit", "golu", [0.9, 1.0])]
+    rows += [*rows_of("convection", "reference", [1.0, 1.1], family="pde"), *rows_of("toy", "reference", [1.0])]
+    for method in (m.name for m in registry().methods.values() if m.slot == "sampler"):
+        rows += rows_of("convection", method, [1.0], family="pde", status="skipped")
+    rows += rows_of("shapes-vit", "reference", [0.5], tier="full")
+    page = render(read_of(rows))["coverage.html"].decode()
+    assert 'id="run-full"' not in page  # no method has been run there
+    part = page[page.index('id="run-quick"') : page.index('id="systems"')]
+    slots = re.findall(r'data-key="([^"]+)"', part)[2:]
+    found = {
+        name: dict(zip(slots, re.findall(r"<td[^>]*>([^<]*)</td>", cells)[1:], strict=True))
+        for name, cells in re.findall(r'<tr><th scope="row"><a href="[^"]+">([^<]+)</a></th>(.*?)</tr>', part, re.S)
+    }
+    assert set(found) == {"shapes-vit", "convection"}  # of `toy` nobody knows what is meant for it
+    activations = sum(
+        m.slot == "activation" and m.fits(registry().task("shapes-vit")) for m in registry().methods.values()
+    )
+    assert found["shapes-vit"]["activation"] == f"1 of {activations}"
+    assert found["shapes-vit"]["sampler"] == "–"
+    assert re.fullmatch(r"\d+", found["convection"]["sampler"])  # all of them: a skipped one has said why
+    assert found["convection"]["activation"].startswith("0 of ")
