@@ -124,3 +124,11 @@ def test_tasks_are_named_or_all_are_taken(levelfield: Levelfield, tmp_path: Path
         code, _, err = levelfield("reference", *arguments, "--out", tmp_path)
         assert (code, err) == (2, "levelfield: name the tasks, comma-separated, or take --all\n")
     assert "has no tier 'huge'" in levelfield("reference", "digits-cnn", "--tier", "huge", "--out", tmp_path)[2]
+
+
+def test_every_quick_task_states_its_noise_and_the_difference_that_never_counts() -> None:
+    for task in suite.tasks():
+        if "quick" in task.tiers:
+            found = task.noise["quick"]
+            assert found.sd >= 0 and found.n >= 5, task.name
+            assert 0 < found.floor < 0.1, task.name

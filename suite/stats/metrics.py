@@ -74,8 +74,8 @@ def _iqm(board: Board) -> pd.DataFrame:
 
 
 def _profile_area(board: Board) -> pd.DataFrame:
-    long = profiles(board).pivot(index="method", columns="tau", values="share")
-    return _plain(board, profile_area(long.to_numpy(), long.columns.to_numpy(dtype=np.float64)))
+    wide = profiles(board).pivot(index="method", columns="tau", values="share").reindex(list(board.cells.methods))
+    return _plain(board, profile_area(wide.to_numpy(), wide.columns.to_numpy(dtype=np.float64)))
 
 
 def _coverage(board: Board) -> pd.DataFrame:

@@ -35,7 +35,7 @@ MODEL = {"context": 32, "features": 24, "layers": 16, "heads": 2}
         "smoke": Tier(15, evals=2, sizes={**MODEL, "batch": 16, "train": 4096, "val": 128, "test": 256}),
         "quick": Tier(500, evals=10, sizes={**MODEL, "batch": 16, "train": 32000, "val": 256, "test": 4096}),
     },
-    noise={"quick": {"sd": 0.0097, "n": 5, "per_doubling": 0.12}},
+    noise={"quick": {"sd": 0.0097, "floor": 0.001, "n": 5, "per_doubling": 0.12}},
     target=0.115,
 )  # fmt: skip
 class DeepGPT(SourceTask):

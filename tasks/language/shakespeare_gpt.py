@@ -40,7 +40,7 @@ LARGE = {"context": 256, "features": 384, "layers": 6, "heads": 6, "batch": 64, 
         "standard": Tier(1000, evals=10, sizes={**LARGE, "val": 217, "test": 217}),
     },
     data="tinyshakespeare",
-    noise={"quick": {"sd": 0.012, "n": 5, "per_doubling": 0.14}},
+    noise={"quick": {"sd": 0.012, "floor": 0.002, "n": 5, "per_doubling": 0.14}},
     target=1.87,
 )  # fmt: skip
 class ShakespeareGPT(TextTask):

@@ -100,7 +100,7 @@ class Convection10(Convection):
         "standard": Tier(20000, sizes=WIDE),
     },
     unit=UNIT,
-    noise={"quick": Noise(0.33, floor=0.01, n=5)},
+    noise={"quick": Noise(0.23, floor=0.01, n=5, per_doubling=0.32)},
     lr_scale=3.0,
     target=-1.0,
     paper=FAILURES,

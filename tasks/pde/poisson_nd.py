@@ -139,7 +139,7 @@ class Poisson10(PoissonNd):
         "standard": Tier(10000, sizes={"width": 256, "blocks": 2, "boundary": 2048, "points": 1024}),
     },
     unit=UNIT,
-    noise={"quick": {"sd": 0.035, "floor": 0.01, "n": 5}},
+    noise={"quick": {"sd": 0.035, "floor": 0.01, "n": 5, "per_doubling": 0.1}},
     lr_scale=3.0,
     target=-2.0,
     paper=PINNACLE,

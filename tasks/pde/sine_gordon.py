@@ -59,7 +59,7 @@ class Ball(Domain):
         "standard": Tier(20000, sizes={"width": 128, "blocks": 1, "points": 1000}),
     },
     unit=UNIT,
-    noise={"quick": {"sd": 0.0096, "floor": 0.01, "n": 5}},
+    noise={"quick": {"sd": 0.0096, "floor": 0.01, "n": 5, "per_doubling": 0.023}},
     target=-2.0,
     paper=Paper(
         "Stochastic Taylor Derivative Estimator: Efficient amortization for arbitrary differential operators",

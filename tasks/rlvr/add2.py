@@ -34,7 +34,7 @@ SMOKE = {**SIZES, "prompts": 8, "eval_prompts": 16, "test_prompts": 64}
         "smoke": Tier(4_000, evals=2, sizes=SMOKE),
         "quick": Tier(500_000, evals=20, sizes=SIZES),
     },
-    noise={"quick": {"sd": 0.013, "n": 5}},
+    noise={"quick": {"sd": 0.013, "floor": 0.005, "n": 5, "per_doubling": 0.12}},
 )  # fmt: skip
 class Add2(RlvrTask):
     """``37+48=`` is answered by ``58``: the sum, least significant digit first.

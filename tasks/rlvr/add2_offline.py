@@ -34,7 +34,7 @@ SMOKE = {**SIZES, "trace_prompts": 128, "prompts": 16, "eval_prompts": 16, "test
         "smoke": Tier(20, evals=2, sizes=SMOKE),
         "quick": Tier(300, evals=10, sizes=SIZES),
     },
-    noise={},
+    noise={"quick": {"sd": 0.0052, "floor": 0.005, "n": 5, "per_doubling": 0.12}},
 )  # fmt: skip
 class Add2Offline(OfflineTask, Add2):
     """``add2-rlvr`` without rollouts: 384 prompts, each with eight answers that the warm start once gave.

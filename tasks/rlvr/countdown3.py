@@ -39,7 +39,7 @@ SMOKE = {**SIZES, "prompts": 4, "eval_prompts": 16, "test_prompts": 32}
         "smoke": Tier(3_000, evals=2, sizes=SMOKE),
         "quick": Tier(1_500_000, evals=20, sizes=SIZES),
     },
-    noise={"quick": {"sd": 0.019, "n": 5}},
+    noise={"quick": {"sd": 0.019, "floor": 0.005, "n": 5, "per_doubling": 0.087}},
 )  # fmt: skip
 class Countdown3(RlvrTask):
     """``3,5,8:43=`` asks for 43 from 3, 5 and 8, each used once; ``8*5+3`` is one right answer.

@@ -35,7 +35,7 @@ SMOKE = {**SIZES, "prompts": 4, "eval_prompts": 16, "test_prompts": 32}
         "smoke": Tier(4_000, evals=2, sizes=SMOKE),
         "quick": Tier(300_000, evals=20, sizes=SIZES),
     },
-    noise={"quick": {"sd": 0.011, "n": 5}},
+    noise={"quick": {"sd": 0.011, "floor": 0.005, "n": 5, "per_doubling": 0.25}},
 )  # fmt: skip
 class Parity12(RlvrTask):
     """``011010011011=`` is answered by ``010011101101``: the parity of the first 1, 2, ..., 12 bits.

@@ -36,7 +36,7 @@ SMOKE = {**SIZES, "prompts": 8, "eval_prompts": 16, "test_prompts": 64}
         "smoke": Tier(6_000, evals=2, sizes=SMOKE),
         "quick": Tier(700_000, evals=20, sizes=SIZES),
     },
-    noise={"quick": {"sd": 0.0086, "n": 5}},
+    noise={"quick": {"sd": 0.0086, "floor": 0.005, "n": 5, "per_doubling": 0.13}},
 )  # fmt: skip
 class Sort6(RlvrTask):
     """``582190=`` is answered by ``012589``: the six digits in ascending order.

@@ -45,7 +45,7 @@ SMALL = {"widths": (16, 32, 64), "blocks": 1, "stem_stride": 2, "batch": 128, "e
         "full": Tier(2300, evals=12, sizes={**SMALL, "train": 49000, "val": 1000, "test": 10000}, limit=3600),
     },
     data="cifar10",
-    noise={"quick": {"sd": 0.036, "n": 5, "per_doubling": 0.19}},
+    noise={"quick": {"sd": 0.036, "floor": 0.005, "n": 5, "per_doubling": 0.19}},
     target=1.23,
     paper=Paper("Deep Residual Learning for Image Recognition", arxiv="1512.03385", year=2015),
 )  # fmt: skip

@@ -47,7 +47,7 @@ SMALL = {"pixels": 16, "patch": 4, "features": 32, "layers": 3, "heads": 2, "bat
             },
         ),
     },
-    noise={"quick": {"sd": 0.023, "n": 5, "per_doubling": 0.25}},
+    noise={"quick": {"sd": 0.023, "floor": 0.005, "n": 5, "per_doubling": 0.25}},
     target=1.29,
 )  # fmt: skip
 class ShapesViT(ShapesTask):

@@ -50,6 +50,20 @@ def test_a_metric_that_says_so_depends_on_the_pool(mixed_board, name):
     assert not np.allclose(whole.drop("m5").reindex(part.index), part)
 
 
+@pytest.mark.parametrize("name", list(METRICS))
+def test_a_method_of_none_of_the_tasks_changes_no_value(mixed_board, name):
+    runs, ladder = mixed_board
+    first, *tasks = sorted(set(runs["task"]))
+    runs = runs[
+        (runs["method"] != "m5") | (runs["task"] == first)
+    ]  # as one that ran where the ladder is not sharp only
+    found = METRICS[name].compute(Board.of(runs, ladder).only(tasks=tasks)).set_index("method")
+    wanted = METRICS[name].compute(Board.of(runs[runs["method"] != "m5"], ladder).only(tasks=tasks)).set_index("method")
+    pd.testing.assert_frame_equal(found.drop(index="m5", errors="ignore"), wanted, check_exact=True)
+    if "m5" in found.index and name not in ("coverage", "failed"):
+        assert np.isnan(found.loc["m5", "value"])
+
+
 def test_the_board_is_its_metrics_side_by_side(mixed_board):
     runs, ladder = mixed_board
     table = board_table(runs, ladder).set_index("method")
