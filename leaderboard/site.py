@@ -332,23 +332,16 @@ def _unverified(board: Board) -> list[Unverified]:
 def _coverage(board: Board) -> dict[str, Any]:
     methods = registry().methods
     systems = covered.coverage(methods, board.methods)
-    tiers = [
-        (
-            part.tier,
-            [
-                (sheet, covered.progress(sheet.info, methods, sheet.cells))
-                for sheet in board.of_slice(part)
-                if sheet.info
-            ],
-        )
-        for part in board.slices
-        if part.main and part.tier != SMOKE
-    ]
+    tiers = []
+    for part in (part for part in board.slices if part.main and part.tier != SMOKE):
+        found = [(s, covered.progress(info, methods, s.cells)) for s in board.of_slice(part) if (info := s.info)]
+        if any(progress.total[0] for _, progress in found):
+            tiers.append((part.tier, found))
     return {
         "systems": systems,
         "counts": covered.counts(systems),
         "unlisted": covered.unlisted(methods),
-        "tiers": [(tier, found) for tier, found in tiers if any(progress.total[0] for _, progress in found)],
+        "tiers": tiers,
     }
 
 
