@@ -13,11 +13,9 @@ import typer
 
 from suite.claims import Arm, ledger_words, read_ledger, select
 from suite.cli.run import finished, launch, parse_seeds, reasons, split
-from suite.cli.show import amount_text, interval_text, print_json, print_table, time_text
+from suite.cli.show import amount_text, interval_text, print_json, print_table, stored_rows, time_text
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
     from suite.claim_runs import Plan
     from suite.claims import Judged
     from suite.effort import ProcessorTime, Step
@@ -61,7 +59,7 @@ def claims(
         from suite.claim_runs import plan
         from suite.effort import ProcessorTime, within
 
-        stored = _rows(folders)
+        stored = stored_rows(folders)
         needed, times = plan(chosen, parse_seeds(seeds), stored, device), ProcessorTime(stored)
         steps = needed.steps(times)
         if dry_run:
@@ -75,7 +73,7 @@ def claims(
                 sys.stderr.write(f"within {hours:g} h: {counts}, {amount_text(_specs(now), times)}\n")
         finished(launch(_specs(now), out, workers, cost=cost, quiet=json))
         why = reasons(out, [spec for specs in needed.wanted.values() for spec in specs])
-    judged = judge(chosen, _rows(folders))
+    judged = judge(chosen, stored_rows(folders))
     if json:
         print_json({"claims": [as_json(j) for j in judged], "not_finished": why})
     else:
@@ -124,16 +122,6 @@ def _runs_text(specs: Sequence[RunSpec]) -> str:
     return "; ".join(
         f"{task}: {', '.join(f'{arm} x{count}' for arm, count in of.items())}" for task, of in arms.items()
     )
-
-
-def _rows(folders: Sequence[Path]) -> pa.Table:
-    """All rows of the folders that exist."""
-    from suite.store.files import read
-
-    found = read([folder for folder in folders if folder.exists()])
-    for problem in found.problems:
-        sys.stderr.write(f"levelfield: set aside: {problem}\n")
-    return found.table
 
 
 def as_json(judged: Judged) -> dict[str, Any]:

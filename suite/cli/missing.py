@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from suite.cli.show import amount_text, print_json, print_table, time_text
+from suite.cli.show import amount_text, print_json, print_table, stored_rows, time_text
 from suite.effort import ProcessorTime, Step, steps_of, within
-from suite.store.files import read
-from suite.store.schema import RUNS, SELF_REPORTED
+from suite.store.schema import SELF_REPORTED
 
 if TYPE_CHECKING:
     from suite.runner.spec import RunSpec
@@ -46,14 +45,15 @@ class Missing:
         ----------
         retry : whether failed runs count as missing.
         """
-        from suite.runner.stored import single_ids
+        from suite.runner.stored import is_finished, single_ids
 
-        found, stored = _rows(out), _rows(STORED) if STORED.resolve() != out.resolve() else None
+        found = stored_rows([out])
+        others = stored_rows([STORED] if STORED.resolve() != out.resolve() else [])
         rows = found.select(["run_id", "status", "trust"]).to_pylist()
-        done = {r["run_id"] for r in rows if r["trust"] != SELF_REPORTED and _is_done(r["status"], retry)}
+        done = {r["run_id"] for r in rows if r["trust"] != SELF_REPORTED and is_finished(r["status"], retry)}
         if not retry:
             done |= single_ids(out)  # also where the file is damaged
-        times = ProcessorTime(found if stored is None else pa.concat_tables([found, stored]))
+        times = ProcessorTime(pa.concat_tables([found, others]))
         there: dict[bool, list[RunSpec]] = {True: [], False: []}
         for spec in specs:
             there[spec.run_id in done].append(spec)
@@ -100,17 +100,3 @@ class Missing:
 
 def _task(step: Step) -> str:
     return step.specs[0].task
-
-
-def _rows(folder: Path) -> pa.Table:
-    """All rows of a folder, none where there is no such folder; what cannot be read is told."""
-    if not folder.is_dir():
-        return RUNS.empty_table()
-    found = read(folder)
-    for problem in found.problems:
-        sys.stderr.write(f"levelfield: set aside: {problem}\n")
-    return found.table
-
-
-def _is_done(status: str, retry: bool) -> bool:
-    return status == "ok" or (status != "skipped" and not retry)

@@ -7,6 +7,7 @@ import math
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from suite.plain import finite
@@ -14,6 +15,8 @@ from suite.registry import Method, TaskInfo
 from suite.space import describe
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from suite.effort import ProcessorTime
     from suite.runner.spec import RunSpec
 
@@ -114,3 +117,13 @@ def time_text(seconds: float) -> str:
     if seconds < 100:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 100 * 60 else f"{seconds / 3600:.1f} h"
+
+
+def stored_rows(folders: Sequence[Path]) -> pa.Table:
+    """All rows of the folders that exist; what cannot be read is told."""
+    from suite.store.files import read
+
+    found = read([folder for folder in folders if folder.exists()])
+    for problem in found.problems:
+        sys.stderr.write(f"levelfield: set aside: {problem}\n")
+    return found.table

@@ -77,7 +77,12 @@ def finished_ids(out: Path, specs: Iterable[RunSpec], retry: bool = False) -> se
     StoreError : a compact file of the plan is damaged.
     """
     known = {run_id: status for run_id, (status, _) in compacted(out, specs).items()}
-    return single_ids(out) | {i for i, s in known.items() if s == "ok" or (s != "skipped" and not retry)}
+    return single_ids(out) | {i for i, s in known.items() if is_finished(s, retry)}
+
+
+def is_finished(status: str, retry: bool = False) -> bool:
+    """Whether a run that ended so need not be made; with `retry` a failed one is."""
+    return status == "ok" or (status != "skipped" and not retry)
 
 
 def read_status(out: Path, run_id: str) -> str:

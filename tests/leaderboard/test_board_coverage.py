@@ -18,7 +18,7 @@ from leaderboard.coverage import (
     progress,
     systems,
     unlisted,
-)  # fmt: skip
+)
 from leaderboard.site import render
 from suite.registry import Method, registry
 from suite.slots import SLOTS
