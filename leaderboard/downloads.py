@@ -32,8 +32,8 @@ CELLS = (
 )  # fmt: skip
 STANDINGS = (
     *_BOARD, "family", "slot", "method", "headline", "value", "seeds_low", "seeds_high", "low", "high", "verdict",
-    "tasks", "covered", "possible", "group", "rank", "rank_low", "rank_high", "ties", "better", "tied", "worse",
-    "failed", "cost_ratio",
+    "tasks", "covered", "possible", "partial", "group", "rank", "rank_low", "rank_high", "ties", "better", "tied",
+    "worse", "failed", "cost_ratio",
 )  # fmt: skip
 CLAIMS = (
     "claim", "paper", "link", "statement", "published", "a", "b", "predicted", "tier", "task", "metric", "unit",
@@ -96,7 +96,7 @@ def _standing(view: Overview, table: SlotTable, row: Standing) -> tuple[Any, ...
     return (
         *_board(view.slice), view.family, table.slot, row.method, table.headline, found.value, found.seeds_low,
         found.seeds_high, found.low, found.high, row.verdict(table.headline), found.tasks, row.covered, row.possible,
-        *_place(row), row.tasks("better"), row.tasks("tied", "open", "same"), row.tasks("worse"),
+        row.partial, *_place(row), row.tasks("better"), row.tasks("tied", "open", "same"), row.tasks("worse"),
         row.tasks("failed"), row.cost,
     )  # fmt: skip
 

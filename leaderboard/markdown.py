@@ -20,6 +20,7 @@ from leaderboard.text import (
     score_text,
     slot_words,
     tie_text,
+    too_few,
     unit_words,
 )  # fmt: skip
 from suite.recipe import REFERENCE
@@ -85,7 +86,8 @@ def _slot(found: SlotTable) -> str:
         for s in found.sheets
     ]
     rows = [_row(row, found) for row in found.rows]
-    return table(head, rows, "lrrrl" + "r" * len(found.sheets))
+    few = too_few(found.partial)
+    return (f"{few}\n\n" if few else "") + table(head, rows, "lrrrl" + "r" * len(found.sheets))
 
 
 def _row(row: Standing, found: SlotTable) -> list[str]:

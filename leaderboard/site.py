@@ -466,7 +466,7 @@ def environment() -> Environment:
     made.globals |= {
         "REFERENCE": REFERENCE, "slot_words": text.slot_words, "tier_words": text.TIER_WORDS, "plural": text.plural,
         "listing": text.listing, "better": text.better, "family_words": text.FAMILY_WORDS,
-        "verdicts": text.VERDICT_WORDS,
+        "verdicts": text.VERDICT_WORDS, "too_few": text.too_few,
         "gain_mark": figures.gain_mark, "gain_axis": figures.gain_axis,
         "headline_mark": figures.headline_mark, "headline_axis": figures.headline_axis,
         "board_path": board_path, "method_path": method_path, "cell_command": cell_command,

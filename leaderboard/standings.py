@@ -51,6 +51,7 @@ class Standing:
     speedup, gain : headline on the tasks with a ladder, and in seed standard
         deviations of the reference; None where no task counts.
     letters, rank, group : its place over seeds, on the tasks of the table (see `model.Place`).
+    partial : whether it was run on too few tasks to have a place (see `partly_run`).
     """
 
     method: str
@@ -61,6 +62,7 @@ class Standing:
     letters: str = ""
     rank: tuple[int, int, int] | None = None
     group: int = 0
+    partial: bool = False
 
     def estimate(self, headline: str) -> Estimate | None:
         """The headline by its name."""
@@ -113,7 +115,7 @@ class SlotTable:
     Attributes
     ----------
     sheets : the tasks.
-    rows : in the order of the headline, the reference among them.
+    rows : in the order of the headline, the reference among them; those run on too few tasks last.
     headline : "speedup" where every task has a ladder, else "gain"; "" where there is nothing to order by.
     blunt : tasks whose ladder is too flat to count in effective speedups.
     leaders : methods that share first place.
@@ -141,6 +143,11 @@ class SlotTable:
     def has_cost(self) -> bool:
         """Whether the step time of any method was measured."""
         return any(math.isfinite(row.cost) for row in self.rows if row.method != REFERENCE)
+
+    @property
+    def partial(self) -> int:
+        """Methods without a place, for they were run on too few tasks."""
+        return sum(row.partial for row in self.rows)
 
 
 @dataclass(frozen=True)
@@ -205,7 +212,9 @@ def _table(slot: str, methods: list[str], sheets: Iterable[Sheet], stats: SliceS
     speedups = _speedups(laddered)
     gains = {} if whole else _gains(spread)
     board = laddered if whole else spread
-    places = places_of(board) if board else {}
+    few = partly_run(methods, [s for s in shown if board and s.task in board.cells.tasks])
+    placed = board.only([m for m in board.cells.methods if m not in few]) if board and few else board
+    places = places_of(placed) if placed else {}
     leaders = tuple(m for m, place in places.items() if place.rank and place.rank[1] == 1)
     rows = [
         Standing(
@@ -215,18 +224,41 @@ def _table(slot: str, methods: list[str], sheets: Iterable[Sheet], stats: SliceS
             speedups.get(m),
             gains.get(m),
             *places.get(m, NOWHERE),
+            m in few,
         )
         for m in (REFERENCE, *methods)
         if m != REFERENCE or usable
     ]
     headline = "speedup" if whole else "gain" if gains else ""
 
-    def key(row: Standing) -> tuple[bool, float, bool, str]:
+    def key(row: Standing) -> tuple[bool, bool, float, bool, str]:
         found = row.speedup if headline == "speedup" else row.gain
         value = found.value if found else math.nan
-        return (math.isnan(value), 0.0 if math.isnan(value) else -value, row.method != REFERENCE, row.method)
+        unknown = math.isnan(value)
+        return (row.partial, unknown, 0.0 if unknown else -value, row.method != REFERENCE, row.method)
 
     return SlotTable(slot, shown, tuple(sorted(rows, key=key)), headline, leaders, board, blunt)
+
+
+def partly_run(methods: Iterable[str], sheets: Sequence[Sheet]) -> frozenset[str]:
+    """Methods run on fewer than half of the tasks that are meant for them and that most were run on.
+
+    A task counts for this where at least half of the methods meant for it were run, so
+    that nobody falls behind for a task that hardly anyone has run. Whoever ran a method
+    where it is good, and nowhere else, gets no place. A run that says that it cannot be
+    made leaves the task out.
+    """
+    tried = {
+        m: {s.task: m in s.cells for s in sheets if (s.cells[m].attempted if m in s.cells else _fits(m, s))}
+        for m in methods
+    }
+    votes: dict[str, list[bool]] = {}
+    for tasks in tried.values():
+        for task, run in tasks.items():
+            votes.setdefault(task, []).append(run)
+    common = {task for task, runs in votes.items() if 2 * sum(runs) >= len(runs)}
+    shares = {m: [run for task, run in tasks.items() if task in common] for m, tasks in tried.items()}
+    return frozenset(m for m, runs in shares.items() if 2 * sum(runs) < len(runs))
 
 
 def _fits(method: str, sheet: Sheet) -> bool:
@@ -334,13 +366,16 @@ class Overview:
 
     @cached_property
     def overall(self) -> list[tuple[SlotTable, Standing]]:
-        """Every method of every slot with its own slot's table, by effective speedup, then by mean gain, best first."""
+        """Every method of every slot with its own slot's table, by effective speedup, then by mean gain, best first.
+
+        Methods run on too few tasks to have a place stand last.
+        """
         rows = [(table, row) for table in self.tables for row in table.rows if row.method != REFERENCE]
 
-        def key(pair: tuple[SlotTable, Standing]) -> tuple[float, float, str]:
-            found = (pair[1].speedup, pair[1].gain)
+        def key(pair: tuple[SlotTable, Standing]) -> tuple[bool, float, float, str]:
+            row, found = pair[1], (pair[1].speedup, pair[1].gain)
             speedup, gain = (math.inf if e is None or math.isnan(e.value) else -e.value for e in found)
-            return speedup, gain, pair[1].method
+            return row.partial, speedup, gain, row.method
 
         return sorted(rows, key=key)
 

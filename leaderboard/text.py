@@ -142,6 +142,17 @@ def listing(words: Iterable[str], most: int = 12) -> str:
     return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}" if items else ""
 
 
+def too_few(methods: int) -> str:
+    """What is said of methods that have no rank, for they were run on too few tasks; "" of none."""
+    if not methods:
+        return ""
+    stand, them = ("stands", "it") if methods == 1 else ("stand", "them")
+    return (
+        f"{plural(methods, 'method')} {stand} last, without a rank: run on fewer than half of the tasks that are meant "
+        f"for {them} and that most methods of the slot were run on."
+    )
+
+
 def better(direction: str) -> str:
     """Which way is up."""
     return "lower is better" if direction == "min" else "higher is better"

@@ -161,6 +161,57 @@ def test_golden_headline_counts_a_failed_run_as_six_sd_below() -> None:
     assert slot.headline == "gain"
 
 
+def several(ran: dict[str, str], **facts: Any) -> list[dict[str, Any]]:
+    """Method -> the tasks it was run on; the later in the alphabet the worse it is, the reference is last."""
+    base = [r for task in "ABCDEF" for r in rows_of(task, "reference", [1.0, 1.2, 1.4])]
+    return base + [
+        r
+        for place, (method, tasks) in enumerate(ran.items())
+        for task in tasks
+        for r in rows_of(task, method, [0.1 * place + seed / 100 for seed in range(3)], **facts)
+    ]
+
+
+def test_who_ran_a_method_on_few_tasks_only_gets_no_rank() -> None:
+    """Of the six tasks E was run on by half of the methods and counts here, F by fewer and does not."""
+    ran = {"golu": "F", "gelu": "AB", "silu": "ABE", "mish": "ABCDEF", "relu": "ABCDE", "selu": "ABCD"}
+    (slot,) = overviews(build(table(several(ran))))[0].tables
+    rows = {r.method: r for r in slot.rows}
+    assert {m for m, r in rows.items() if r.partial} == {"golu", "gelu"}
+    assert [r.method for r in slot.rows] == ["silu", "mish", "relu", "selu", "reference", "golu", "gelu"]
+    assert slot.partial == 2
+    assert (rows["golu"].rank, rows["golu"].group, rows["golu"].letters) == (None, 0, "")
+    assert rows["silu"].rank[0] == 1  # type: ignore[index]
+    assert "golu" not in slot.leaders
+    assert rows["golu"].gain is not None
+    with_all = {
+        r.method: repr(r.gain) for r in overviews(build(table(several(ran | {"golu": "ABCDEF"}))))[0].tables[0].rows
+    }
+    assert {m: repr(r.gain) for m, r in rows.items() if m != "golu"} == {
+        m: v for m, v in with_all.items() if m != "golu"
+    }
+
+
+def test_a_task_that_hardly_anyone_has_run_costs_nobody_its_rank() -> None:
+    ran = {"golu": "A", "gelu": "A", "silu": "A", "mish": "ABCDEF"}
+    (slot,) = overviews(build(table(several(ran))))[0].tables
+    assert (slot.partial, slot.rows[0].method) == (0, "golu")
+
+
+def test_a_run_that_says_it_cannot_be_made_leaves_its_task_out() -> None:
+    """silu has run on A; B and C, where it was skipped, are not asked of it, those where nobody ran it are."""
+    ran = {"golu": "ABC", "gelu": "ABC", "mish": "ABC", "silu": "A"}
+    rows = several(ran)
+    refused = [row(task, "silu", 0, None, status="skipped", message="has no place for it") for task in "BC"]
+    (slot,) = overviews(build(table([*rows, *refused])))[0].tables
+    assert slot.partial == 0
+    (slot,) = overviews(build(table(rows)))[0].tables
+    assert [r.method for r in slot.rows if r.partial] == ["silu"]
+    failed = [row(task, "silu", 0, None) for task in "BC"]
+    (slot,) = overviews(build(table([*rows, *failed])))[0].tables
+    assert slot.partial == 0  # a failed run is an attempt
+
+
 def test_differences_are_signed_so_that_plus_is_better_whatever_the_direction() -> None:
     up = {"direction": "max", "metric": "accuracy"}
     rows = [*rows_of("t", "reference", [0.5, 0.6], **up), *rows_of("t", "golu", [0.7, 0.8], **up)]

@@ -225,6 +225,25 @@ def test_the_overall_page_has_every_method_with_its_slot(files: dict[str, bytes]
     assert "overall.html" in pages_of(files)["index.html"].links
 
 
+def test_methods_run_on_few_tasks_stand_last_and_every_page_says_why() -> None:
+    rows = [r for task in ("one", "two", "three") for r in rows_of(task, "reference", [1.0, 1.2])]
+    for method in ("golu", "mish"):
+        rows += [r for task in ("one", "two", "three") for r in rows_of(task, method, [0.9, 1.0])]
+    files = render(read_of([*rows, *rows_of("one", "relu", [0.1, 0.2])]))
+    says = (
+        "1 method stands last, without a rank: run on fewer than half of the tasks that are meant for it and that most"
+    )
+    assert says in Page(files["index.html"].decode()).text
+    assert says in files["LEADERBOARD.md"].decode()
+    for path in ("index.html", "overall.html"):
+        page = files[path].decode()
+        assert re.findall(r'<tr class="partial"><th scope="row"><a href="method/(\w+).html"', page) == ["relu"]
+        assert page.count("too few tasks") == 1
+    assert "too few tasks" in files["method/relu.html"].decode()
+    assert " of 3<" in files["method/golu.html"].decode()  # of the reference, golu and mish
+    assert "without a rank" not in Page(render(read_of(rows))["index.html"].decode()).text
+
+
 def test_aggregates_say_what_an_order_hangs_on() -> None:
     rows = [r for r in rich() if r["tier"] == "quick"]
     rows += [*rows_of("heat", "mish", [-1.1, -1.0, -1.2], family="pde", metric="log10_l2re", unit="log10")]
