@@ -91,7 +91,7 @@ def _slot(found: SlotTable) -> str:
 
 
 def _row(row: Standing, found: SlotTable) -> list[str]:
-    estimate = row.speedup if found.headline == "speedup" else row.gain
+    estimate = row.estimate(found.headline)
     rank = f"{row.rank[1]}–{row.rank[2]}" if row.rank else ""
     cells = [_cell(s, c, fits) for s, c, fits in zip(found.sheets, row.cells, row.fits, strict=True)]
     tasks = f"{estimate.tasks} of {len(found.sheets)}" if estimate else ""

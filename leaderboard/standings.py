@@ -232,7 +232,7 @@ def _table(slot: str, methods: list[str], sheets: Iterable[Sheet], stats: SliceS
     headline = "speedup" if whole else "gain" if gains else ""
 
     def key(row: Standing) -> tuple[bool, bool, float, bool, str]:
-        found = row.speedup if headline == "speedup" else row.gain
+        found = row.estimate(headline)
         value = found.value if found else math.nan
         unknown = math.isnan(value)
         return (row.partial, unknown, 0.0 if unknown else -value, row.method != REFERENCE, row.method)
