@@ -96,7 +96,7 @@ class Convection10(Convection):
     recipe=LBFGS,
     tiers={
         "smoke": Tier(500, evals=4, sizes={**NET, "points": 250}),
-        "quick": Tier(7000, sizes={**NET, "points": 500}),
+        "quick": Tier(3500, sizes={**NET, "points": 500}),
         "standard": Tier(20000, sizes=WIDE),
     },
     unit=UNIT,

@@ -77,7 +77,7 @@ def pressure(points: Tensor, u: Field, v: Field, p: Field) -> Tensor:
     recipe=LBFGS,
     tiers={
         "smoke": Tier(250, evals=4, sizes={**NET, "points": 150}),
-        "quick": Tier(2500, sizes={**NET, "points": 300}),
+        "quick": Tier(1250, sizes={**NET, "points": 300}),
         "standard": Tier(20000, sizes=WIDE),
     },
     unit=UNIT,

@@ -135,7 +135,7 @@ class Poisson10(PoissonNd):
     recipe=ADAM,
     tiers={
         "smoke": Tier(60, evals=3, sizes={"width": 64, "blocks": 1, "boundary": 200, "points": 50}),
-        "quick": Tier(1000, sizes={"width": 64, "blocks": 1, "boundary": 1000, "points": 100}),
+        "quick": Tier(500, sizes={"width": 64, "blocks": 1, "boundary": 1000, "points": 100}),
         "standard": Tier(10000, sizes={"width": 256, "blocks": 2, "boundary": 2048, "points": 1024}),
     },
     unit=UNIT,

@@ -23,7 +23,7 @@ SMOKE = {**SIZES, "prompts": 4, "eval_prompts": 16, "test_prompts": 32}
     "countdown3-rlvr",
     title="Countdown with three numbers by verified rewards",
     family="rlvr",
-    version=4,
+    version=5,
     unit="generated tokens",
     metric=Metric("pass@1", "share", "max", floor=1.0, chance=0.0),
     slots=("objective", "optimizer", "gradient", "schedule", "averaging", "regularizer", "data"),
@@ -37,7 +37,7 @@ SMOKE = {**SIZES, "prompts": 4, "eval_prompts": 16, "test_prompts": 32}
     },
     tiers={
         "smoke": Tier(3_000, evals=2, sizes=SMOKE),
-        "quick": Tier(1_500_000, evals=20, sizes=SIZES),
+        "quick": Tier(750_000, evals=20, sizes=SIZES),
     },
     noise={"quick": {"sd": 0.019, "floor": 0.005, "n": 5, "per_doubling": 0.087}},
 )  # fmt: skip
