@@ -126,10 +126,15 @@ def failed_text(verdict: TaskVerdict) -> str:
 
 
 def aside(judged: Judged) -> str:
-    """What a verdict needs beside it: that it does not stand among all, or why a comparison does not separate."""
+    """What a verdict needs beside it: that it does not stand among all, why no side is better, where none learned."""
+    alone = f"by itself; not among all comparisons, q {number(judged.q, 2)}" if judged.alone else ""
+    blind = f"neither side beats chance on {listing(judged.unlearned)}" if judged.claim.ordered else ""
+    return "; ".join(filter(None, (alone, _why_none(judged), blind if judged.unlearned else "")))
+
+
+def _why_none(judged: Judged) -> str:
+    """Why a comparison does not separate; "" where it does."""
     total = judged.total
-    if judged.alone:
-        return f"by itself; not among all comparisons, q {number(judged.q, 2)}"
     if judged.word != "does not separate":
         return ""
     if total.idle:

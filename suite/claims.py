@@ -370,6 +370,16 @@ class Judged:
         """Whether its sides separate by themselves, but not among all the comparisons judged with it."""
         return self.word in ("holds", "opposite") and self.q > FALSE_DISCOVERIES
 
+    @property
+    def unlearned(self) -> list[str]:
+        """Tasks on which no run of either side beats chance: whoever is ahead there is so among what learned nothing.
+
+        Of a claim on a metric of its own (seconds, bytes) none: that is measured all the same.
+        """
+        learned = {r.task for r in self.runs if r.learned}
+        tested = [t.task for t in self.tasks if t.word != "not tested"]
+        return [] if self.claim.metric else [task for task in tested if task not in learned]
+
 
 def judge(claims: Iterable[Claim], table: pa.Table) -> list[Judged]:
     """Verdicts on claims from result rows.

@@ -282,6 +282,14 @@ def test_a_better_side_may_be_one_of_two_that_learned_nothing() -> None:
     flat = [chance + 1e-4 * i for i in range(5)]
     found = judged(PLAIN, rows("shapes-cnn", "mish", [x - 1e-3 for x in flat]), rows("shapes-cnn", "relu", flat))
     assert (found.word, found.total.idle) == ("holds", False)
+    assert (found.unlearned, aside(found)) == (["shapes-cnn"], "neither side beats chance on shapes-cnn")
+    learned = judged(PLAIN, rows("shapes-cnn", "mish", LESS), rows("shapes-cnn", "relu", BASE))
+    assert (learned.word, learned.unlearned, aside(learned)) == ("holds", [], "")
+    alike = judged(PLAIN, rows("shapes-cnn", "mish", flat[::-1]), rows("shapes-cnn", "relu", flat))
+    assert alike.word == "does not separate" and alike.unlearned == ["shapes-cnn"]
+    assert re.fullmatch(r"a true difference of .* sd .*; neither side beats chance on shapes-cnn", aside(alike))
+    own = PLAIN.replace('direction = "A', 'metric = "accuracy"\ndirection = "A')  # what it measures is measured anyhow
+    assert judged(own, rows("shapes-cnn", "mish", flat), rows("shapes-cnn", "relu", flat)).unlearned == []
 
 
 def test_a_verdict_is_held_against_all_comparisons_that_look_for_a_better_side() -> None:

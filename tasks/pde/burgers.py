@@ -47,7 +47,7 @@ WIDE = {"width": 256, "blocks": 2, "initial": 257, "boundary": 257, "points": 81
         "standard": Tier(20000, sizes=WIDE),
     },
     unit=UNIT,
-    noise={"quick": {"sd": 0.24, "floor": 0.01, "n": 5}},
+    noise={"quick": {"sd": 0.19, "floor": 0.01, "n": 5, "per_doubling": 0.1}},
     lr_scale=3.0,
     target=-1.0,
     paper=Paper("Physics-informed neural networks", url="https://doi.org/10.1016/j.jcp.2018.10.045", year=2019),
@@ -57,6 +57,9 @@ class Burgers(PdeTask):
 
     The reference is the Cole-Hopf transform by Gauss-Hermite quadrature
     (Basdevant et al., Computers and Fluids 14, 1986), exact to rounding.
+
+    ``quick`` has 1,500 gradient evaluations, where a faster method still shows: the reference is at
+    -.80 there, with half of them at -.69 and with twice at -1.11; beyond that it stays (-.98 at four times; 5 seeds).
     """
 
     domain = Domain(("x", "t"), (-1.0, 0.0), (1.0, 1.0), time=T)

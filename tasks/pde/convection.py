@@ -100,12 +100,16 @@ class Convection10(Convection):
         "standard": Tier(20000, sizes=WIDE),
     },
     unit=UNIT,
-    noise={"quick": Noise(0.23, floor=0.01, n=5, per_doubling=0.32)},
+    noise={"quick": Noise(0.25, floor=0.01, n=5, per_doubling=1.4)},
     lr_scale=3.0,
     target=-1.0,
     paper=FAILURES,
 )
 class Convection30(Convection):
-    """Convection at speed 30: Adam alone stays at a relative error of 0.79, L-BFGS after it reaches 0.008 (5 seeds)."""
+    """Convection at speed 30: Adam alone stays at a relative error of 0.88, L-BFGS after it reaches 0.015 (5 seeds).
+
+    ``quick`` has 3,500 gradient evaluations, on the steep part: half as many leave the reference at
+    -.43, these at -1.82, twice at -2.14, four times at -1.91.
+    """
 
     beta = 30.0

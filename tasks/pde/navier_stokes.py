@@ -81,7 +81,7 @@ def pressure(points: Tensor, u: Field, v: Field, p: Field) -> Tensor:
         "standard": Tier(20000, sizes=WIDE),
     },
     unit=UNIT,
-    noise={"quick": {"sd": 0.078, "floor": 0.01, "n": 5}},
+    noise={"quick": {"sd": 0.091, "floor": 0.01, "n": 5, "per_doubling": 0.51}},
     lr_scale=3.0,
     target=-1.0,
     paper=Paper(
@@ -94,6 +94,9 @@ class Kovasznay(SteadyFlow):
     u = 1 - e^(lx) cos(2 pi y), v = l/(2 pi) e^(lx) sin(2 pi y), p = (1 - e^(2lx))/2 with
     l = Re/2 - sqrt(Re^2/4 + 4 pi^2). Velocity is given on the whole boundary and pressure on the
     outflow x = 1, which fixes its constant; errors count all three functions in one norm.
+
+    ``quick`` has 1,250 gradient evaluations: the reference is at -1.60 with half, -2.10 with these,
+    -2.45 with twice as many; seeds differ by .09.
     """
 
     domain = Domain(("x", "y"), (-0.5, -0.5), (1.0, 1.5))

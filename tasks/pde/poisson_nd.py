@@ -139,13 +139,17 @@ class Poisson10(PoissonNd):
         "standard": Tier(10000, sizes={"width": 256, "blocks": 2, "boundary": 2048, "points": 1024}),
     },
     unit=UNIT,
-    noise={"quick": {"sd": 0.035, "floor": 0.01, "n": 5, "per_doubling": 0.1}},
+    noise={"quick": {"sd": 0.029, "floor": 0.01, "n": 5, "per_doubling": 0.44}},
     lr_scale=3.0,
     target=-2.0,
     paper=PINNACLE,
 )
 class Poisson100(PoissonNd):
-    """Poisson's equation in 100 dimensions; the best constant has a relative error of 0.048."""
+    """Poisson's equation in 100 dimensions; the best constant has a relative error of 0.048.
+
+    ``quick`` has 500 gradient evaluations, where the reference still gains: it is at -.77 with half, -1.21
+    with these, -1.32 with twice and -1.42 with four times as many.
+    """
 
     domain = Domain(tuple(f"x{i + 1}" for i in range(100)), (0.0,) * 100, (1.0,) * 100)
     success = 0.01

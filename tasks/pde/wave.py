@@ -46,7 +46,7 @@ WIDE = {"width": 256, "blocks": 2, "initial": 257, "boundary": 257, "points": 81
         "standard": Tier(20000, sizes=WIDE),
     },
     unit=UNIT,
-    noise={"quick": {"sd": 0.031, "floor": 0.01, "n": 5}},
+    noise={"quick": {"sd": 0.042, "floor": 0.01, "n": 5, "per_doubling": 0.039}},
     lr_scale=3.0,
     target=-1.0,
     paper=Paper("Challenges in Training PINNs: A Loss Landscape Perspective", arxiv="2402.01868", year=2024),
@@ -55,6 +55,9 @@ class Wave(PdeTask):
     """u_tt = 4 u_xx on [0, 1]^2, u(x, 0) = sin(pi x) + sin(3 pi x) / 2, u_t(x, 0) = 0, u = 0 at both ends.
 
     The solution is sin(pi x) cos(2 pi t) + sin(3 pi x) cos(6 pi t) / 2.
+
+    ``quick`` has 2,500 gradient evaluations: the reference is at -.26 with half, -.30 with these, -.41 with
+    twice and -.53 with four times as many, which tells as much a second as 5,000 would.
     """
 
     domain = Domain(("x", "t"), (0.0, 0.0), (1.0, 1.0), time=T)

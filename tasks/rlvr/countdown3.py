@@ -39,7 +39,7 @@ SMOKE = {**SIZES, "prompts": 4, "eval_prompts": 16, "test_prompts": 32}
         "smoke": Tier(3_000, evals=2, sizes=SMOKE),
         "quick": Tier(750_000, evals=20, sizes=SIZES),
     },
-    noise={"quick": {"sd": 0.019, "floor": 0.005, "n": 5, "per_doubling": 0.087}},
+    noise={"quick": {"sd": 0.012, "floor": 0.005, "n": 5, "per_doubling": 0.15}},
 )  # fmt: skip
 class Countdown3(RlvrTask):
     """``3,5,8:43=`` asks for 43 from 3, 5 and 8, each used once; ``8*5+3`` is one right answer.
@@ -50,8 +50,9 @@ class Countdown3(RlvrTask):
     the completion as digit, operator, digit, operator, digit, and evaluates
     that; nothing is parsed or run as code.
 
-    On one core ``quick`` takes 40 s. GRPO reaches a pass@1 of .520 (5 seeds). Seeds differ by
-    .019: all begin at the same warm start, whose own seed matters most.
+    On one core ``quick`` takes 25 s. GRPO reaches a pass@1 of .433 (5 seeds), .283 with half and .513
+    with twice the tokens; four times as many add little (.535), so that longer runs would tell methods
+    apart less. Seeds differ by .012: all begin at the same warm start, whose own seed matters most.
     """
 
     alphabet = "0123456789+-*,:="
