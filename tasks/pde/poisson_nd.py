@@ -85,7 +85,7 @@ def source(x: Tensor) -> Tensor:
     recipe=ADAM,
     tiers={
         "smoke": Tier(400, evals=4, sizes={"width": 50, "blocks": 1, "boundary": 200, "points": 200}),
-        "quick": Tier(1500, sizes={"width": 50, "blocks": 1, "boundary": 2000, "points": 500}),
+        "quick": Tier(500, sizes={"width": 50, "blocks": 1, "boundary": 2000, "points": 500}),
         "standard": Tier(20000, sizes={"width": 256, "blocks": 2, "boundary": 2048, "points": 8192}),
     },
     unit=UNIT,
@@ -110,7 +110,7 @@ class Poisson5(PoissonNd):
     recipe=ADAM,
     tiers={
         "smoke": Tier(300, evals=4, sizes={"width": 64, "blocks": 1, "boundary": 200, "points": 100}),
-        "quick": Tier(1500, sizes={"width": 64, "blocks": 1, "boundary": 2000, "points": 250}),
+        "quick": Tier(500, sizes={"width": 64, "blocks": 1, "boundary": 2000, "points": 250}),
         "standard": Tier(20000, sizes={"width": 256, "blocks": 2, "boundary": 2048, "points": 4096}),
     },
     unit=UNIT,
