@@ -89,13 +89,17 @@ def source(x: Tensor) -> Tensor:
         "standard": Tier(20000, sizes={"width": 256, "blocks": 2, "boundary": 2048, "points": 8192}),
     },
     unit=UNIT,
-    noise={"quick": {"sd": 0.067, "floor": 0.01, "n": 5}},
+    noise={"quick": {"sd": 0.068, "floor": 0.01, "n": 5, "per_doubling": 0.39}},
     lr_scale=3.0,
     target=-2.0,
     paper=PINNACLE,
 )
 class Poisson5(PoissonNd):
-    """Poisson's equation in 5 dimensions, as PINNacle's."""
+    """Poisson's equation in 5 dimensions, as PINNacle's.
+
+    ``quick`` has 500 gradient evaluations, where the reference still gains: it is at -1.43 with half, -1.82
+    with these, -1.83 with twice and -1.96 with four times as many.
+    """
 
     domain = Domain(("x1", "x2", "x3", "x4", "x5"), (0.0,) * 5, (1.0,) * 5)
 
@@ -114,13 +118,17 @@ class Poisson5(PoissonNd):
         "standard": Tier(20000, sizes={"width": 256, "blocks": 2, "boundary": 2048, "points": 4096}),
     },
     unit=UNIT,
-    noise={"quick": {"sd": 0.038, "floor": 0.01, "n": 5}},
+    noise={"quick": {"sd": 0.034, "floor": 0.01, "n": 5, "per_doubling": 0.19}},
     lr_scale=3.0,
     target=-2.0,
     paper=PINNACLE,
 )
 class Poisson10(PoissonNd):
-    """Poisson's equation in 10 dimensions."""
+    """Poisson's equation in 10 dimensions.
+
+    ``quick`` has 500 gradient evaluations, where the reference still gains: it is at -1.40 with half, -1.59
+    with these, and at -1.83 with twice as many, and no better with four times.
+    """
 
     domain = Domain(tuple(f"x{i + 1}" for i in range(10)), (0.0,) * 10, (1.0,) * 10)
 

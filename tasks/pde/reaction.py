@@ -110,7 +110,7 @@ class Reaction3(Reaction):
         "standard": Tier(20000, sizes=WIDE),
     },
     unit=UNIT,
-    noise={"quick": {"sd": 0.5, "floor": 0.01, "n": 5}},
+    noise={"quick": {"sd": 0.51, "floor": 0.01, "n": 5, "per_doubling": -0.17}},
     lr_scale=3.0,
     target=-1.0,
     paper=FAILURES,
